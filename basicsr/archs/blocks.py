@@ -1,0 +1,111 @@
+"""Blocks that the VQGAN and CodeFormer are built from: normalisation, residual, attention and resampling blocks.
+
+Parameter names and arithmetic are those of the released CodeFormer weights (Zhou et al. 2022), which so load by name.
+
+Shapes: B batch; C, Cin, Cout channels; H, W feature size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RELEASED_GROUPS = 32
+
+
+def num_groups(channels: int) -> int:
+    """Groups of a GroupNorm: 32 wherever a group then holds 2 channels (all released widths), else about channels // 4.
+
+    With fewer than 2 channels a group would be an instance norm, which hides the level of every channel.
+    """
+    if channels % RELEASED_GROUPS == 0 and channels >= 2 * RELEASED_GROUPS:
+        return RELEASED_GROUPS
+    groups = max(1, min(RELEASED_GROUPS, channels // 4))
+    while channels % groups:
+        groups -= 1
+    return groups
+
+
+class Normalize(nn.GroupNorm):
+    """GroupNorm with the released eps 1e-6."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(num_groups(channels), channels, eps=1e-6, affine=True)
+
+
+def swish_(x: Tensor) -> Tensor:
+    """x * sigmoid(x), in place where no backward needs x: fresh memory of 64 MB costs as much time as the sums."""
+    return F.silu(x, inplace=not x.requires_grad)
+
+
+class ResBlock(nn.Module):
+    """h = conv2(swish(norm2(conv1(swish(norm1 x))))); out = h + x, or h + conv_out(x) where the width changes."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm1 = Normalize(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, 1, 1)
+        self.norm2 = Normalize(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1)
+        self.conv_out = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(swish_(self.norm1(x)))  # (B, Cin, H, W) -> (B, Cout, H, W)
+        h = self.conv2(swish_(self.norm2(h)))
+        return h.add_(x if self.conv_out is None else self.conv_out(x))
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over the H*W positions: out = x + proj_out(softmax(q k^T / sqrt(C)) v)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = Normalize(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (
+            conv(h).flatten(2).transpose(1, 2).unsqueeze(1) for conv in (self.q, self.k, self.v)
+        )  # (B, 1, HW, C)
+        h = F.scaled_dot_product_attention(q, k, v)
+        h = h.squeeze(1).transpose(1, 2).reshape(x.shape)  # (B, 1, HW, C) -> (B, C, H, W)
+        return x + self.proj_out(h)
+
+
+class Downsample(nn.Module):
+    """Half the size: a strided convolution after zero padding on the right and at the bottom only (as released)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # (B, C, H, W) -> (B, C, H/2, W/2)
+
+
+class Upsample(nn.Module):
+    """Twice the size: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # (B, C, H, W) -> (B, C, 2H, 2W)
+
+
+def adaptive_instance_norm(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
+    """Give `content` the mean and the standard deviation that `style` has in each sample and channel.
+
+    out = (c - mean_c) / std_c * std_s + mean_s, with std = sqrt(unbiased variance + eps) (Huang and Belongie 2017).
+
+    Args:
+        content, style: (B, C, H, W), any range.
+    """
+    content_var, content_mean = torch.var_mean(content, dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+    style_var, style_mean = torch.var_mean(style, dim=(2, 3), keepdim=True)
+    scale = ((style_var + eps) / (content_var + eps)).sqrt()
+    return (content - content_mean) * scale + style_mean

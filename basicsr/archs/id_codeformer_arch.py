@@ -1,0 +1,207 @@
+"""CodeFormer that knows the person: cross-attention to references in the transformer, identity style in the decoder.
+
+Everything added to CodeFormer is zero at the start: with its weights the output is its output, and only new keys are
+missing.
+
+Shapes: B batch; H, W pixels; h, w feature size; L tokens; K codes; D code width; Cf feature channels;
+E width of the identity embedding.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput, CodeGrad, FuseAt
+from basicsr.archs.identity_encoder_arch import (
+    IdentityCrossAttention,
+    IdentityEncoder,
+    IdentityFeatures,
+    mean_embedding,
+)
+from basicsr.utils.errors import OptionError
+from basicsr.utils.registry import ARCH_REGISTRY
+
+StyleMode = Literal["adain", "film", "adain_mean"]
+STYLES = ("adain", "film", "adain_mean", "none")
+
+
+class IdentityStyle(nn.Module):
+    """Second half of IA-CFT: what the identity V adds to the decoder feature F_d, on top of the CFT.
+
+    delta = g(F_d, F_e) * S, with dgamma, dbeta = tanh(MLP(V)) (zero at the start), g a one-channel gate in (0, 1), and
+    adain:      S = dgamma * (F_d - mu) / sigma + dbeta
+    film:       S = dgamma * F_d + dbeta
+    adain_mean: S = dbeta - dgamma * mu                 (only the mean of F_d moves)
+    mu, sigma: of F_d in each sample and channel.
+    """
+
+    def __init__(self, channels: int, embed_dim: int, mode: StyleMode) -> None:
+        super().__init__()
+        self.mode = mode
+        self.embed_scale = embed_dim**0.5  # entries of a unit vector have size 1 / sqrt(E); a layer expects about 1
+        head = nn.Linear(embed_dim, 2 * channels)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        self.mlp = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.SiLU(), head)
+        self.gate_dec = nn.Conv2d(channels, 1, 3, 1, 1)
+        self.gate_enc = nn.Conv2d(channels, 1, 3, 1, 1, bias=False)
+
+    def forward(self, dec_feat: Tensor, enc_feat: Tensor, embed: Tensor, has_ref: Tensor) -> Tensor:
+        """delta (B, Cf, h, w), exactly zero for a sample without reference.
+
+        Args:
+            dec_feat, enc_feat: F_d and F_e (B, Cf, h, w).
+            embed: V (B, E), unit length.
+            has_ref: (B,) bool.
+        """
+        style = self.mlp(embed * self.embed_scale).tanh()[:, :, None, None]  # (B, E) -> (B, 2Cf, 1, 1)
+        style = torch.where(has_ref[:, None, None, None], style, style.new_zeros(()))
+        gain, offset = style.chunk(2, dim=1)
+        gate = torch.sigmoid(self.gate_dec(dec_feat) + self.gate_enc(enc_feat))  # (B, Cf, h, w) -> (B, 1, h, w)
+        if self.mode != "film":
+            var, mean = torch.var_mean(dec_feat, dim=(2, 3), correction=0, keepdim=True)  # (B, Cf, 1, 1)
+            if self.mode == "adain":
+                gain = gain * (var + 1e-5).rsqrt()
+            offset = offset - gain * mean
+            if self.mode == "adain_mean":
+                return gate * offset
+        return gate * torch.addcmul(offset, gain, dec_feat)  # the normalisation is folded in: one pass over F_d
+
+
+@ARCH_REGISTRY.register()
+class IDCodeFormer(CodeFormer):
+    """CodeFormer that is told who the person is.
+
+    The first arguments are CodeFormer's. Then:
+
+    Args:
+        id_embed_dim: width of the recogniser's embedding.
+        id_map_shape: (channels, height, width) of its feature map.
+        num_vec_tokens, num_map_tokens: identity tokens of one reference, from the embedding and from the feature map.
+            1, 0 without null key is the idea taken literally: attention over one key is a constant.
+        use_null_key: add a learned key with a zero value, so that image tokens can look away from the identity.
+        inject: how identity tokens reach the code transformer.
+        style: how the identity styles decoder features, see IdentityStyle.
+        style_list: feature widths (px, as text) that are styled; None: those of connect_list.
+    """
+
+    def __init__(
+        self,
+        dim_embd: int = 512,
+        n_head: int = 8,
+        n_layers: int = 9,
+        codebook_size: int = 1024,
+        latent_size: int = 256,
+        connect_list: Sequence[str] = ("32", "64", "128", "256"),
+        fix_modules: Sequence[str] | None = ("quantize", "generator"),
+        vqgan_path: str | None = None,
+        img_size: int = 512,
+        nf: int = 64,
+        ch_mult: Sequence[int] = (1, 2, 2, 4, 4, 8),
+        res_blocks: int = 2,
+        attn_resolutions: Sequence[int] = (16,),
+        emb_dim: int = 256,
+        id_embed_dim: int = 512,
+        id_map_shape: Sequence[int] = (512, 7, 7),
+        num_vec_tokens: int = 4,
+        num_map_tokens: int = 12,
+        use_null_key: bool = True,
+        inject: Literal["cross_attn", "none"] = "cross_attn",
+        style: Literal["adain", "film", "adain_mean", "none"] = "adain",
+        style_list: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(
+            dim_embd, n_head, n_layers, codebook_size, latent_size, connect_list, None, vqgan_path,
+            img_size, nf, ch_mult, res_blocks, attn_resolutions, emb_dim,
+        )  # fmt: skip
+        self.id_embed_dim = id_embed_dim
+        self.id_map_shape = tuple(id_map_shape)
+        # identity parts come after all of CodeFormer's: one seed gives both nets the same common weights
+        self.identity_encoder: IdentityEncoder | None = None
+        if inject == "cross_attn":
+            self.identity_encoder = IdentityEncoder(
+                id_embed_dim, id_map_shape, dim_embd, n_head, num_vec_tokens, num_map_tokens
+            )
+            for layer in self.ft_layers:
+                layer.cross_attn = IdentityCrossAttention(dim_embd, n_head, use_null_key)
+        elif inject != "none":
+            raise OptionError(f"inject: no way '{inject}'; there are 'cross_attn' and 'none'")
+        self.style_dict = nn.ModuleDict()
+        if style not in STYLES:
+            raise OptionError(f"style: no style '{style}'; there are {', '.join(STYLES)}")
+        if style != "none":
+            for size in self.checked_widths(self.connect_list if style_list is None else style_list, "style_list"):
+                self.style_dict[size] = IdentityStyle(self.channels_at[size], id_embed_dim, style)
+        self.fix(fix_modules or ())
+
+    def forward(  # type: ignore[override]  # the identity stands next to the image, as in the paper's figure
+        self,
+        x: Tensor,
+        identity: IdentityFeatures | None = None,
+        w: float = 0.0,
+        w_id: float = 1.0,
+        id_scale: float = 1.0,
+        detach_16: bool = True,
+        code_only: bool = False,
+        adain: bool = False,
+        code_grad: CodeGrad = "none",
+        decode_first: int | None = None,
+    ) -> CodeFormerOutput:
+        """Restore x (B, 3, H, W), RGB in [-1, 1], with CodeFormer's arguments and:
+
+        Args:
+            identity: the references; None, or a sample without any, is restored exactly as CodeFormer does.
+            w_id: weight of the identity style, >= 0.
+            id_scale: guidance s on the code logits, l_null + s (l_id - l_null): 1 plain, 0 blind, above 1 exaggerated.
+        """
+        self.check_input(x)
+        styled = list(self.style_dict) if identity is not None and w_id != 0 else []
+        widths = [] if code_only else [*styled, *(self.connect_list if w > 0 else [])]
+        lq_feat, taps = self.encoder.forward_with_taps(x, widths)
+        logits = self.guided_logits(lq_feat, identity, id_scale)
+        if code_only:
+            return CodeFormerOutput(None, logits, lq_feat)
+        fuse_at = self.cft_at(taps, w, decode_first)
+        if identity is not None and styled:
+            fuse_at |= self.style_at(taps, fuse_at, identity, w_id, decode_first)
+        restored = self.decode(logits, lq_feat, fuse_at, code_grad, detach_16, adain, decode_first)
+        return CodeFormerOutput(restored, logits, lq_feat)
+
+    def guided_logits(self, lq_feat: Tensor, identity: IdentityFeatures | None, id_scale: float) -> Tensor:
+        """Code logits (B, L, K) under the guidance id_scale, with one pass of the transformer where it is 0 or 1."""
+        if identity is None or self.identity_encoder is None or id_scale == 0:
+            return self.predict_codes(lq_feat)
+        logits = self.predict_codes(lq_feat, self.identity_encoder(identity))
+        if id_scale == 1:
+            return logits
+        null_logits = self.predict_codes(lq_feat)
+        return null_logits + id_scale * (logits - null_logits)
+
+    def style_at(
+        self,
+        taps: dict[str, Tensor],
+        cft: FuseAt,
+        identity: IdentityFeatures,
+        w_id: float,
+        decode_first: int | None,
+    ) -> FuseAt:
+        """What is done to the generator's features of the styled widths: the CFT, if any, plus w_id * delta."""
+        embed = mean_embedding(identity)[:decode_first]
+        has_ref = identity.mask[:decode_first].any(1)
+        fuse_at: FuseAt = {}
+        for size, style in self.style_dict.items():
+            # detach: as in the CFT, image losses must not reach the encoder through the skip
+            delta = partial(style, enc_feat=taps[size][:decode_first].detach(), embed=embed, has_ref=has_ref)
+            fuse_at[size] = partial(add_style, cft=cft.get(size), delta=delta, w_id=w_id)
+        return fuse_at
+
+
+def add_style(
+    dec_feat: Tensor, cft: Callable[[Tensor], Tensor] | None, delta: Callable[[Tensor], Tensor], w_id: float
+) -> Tensor:
+    """CFT(F_d) + w_id * delta(F_d), without the CFT where there is none; F_d = dec_feat (B, Cf, h, w)."""
+    fused = dec_feat if cft is None else cft(dec_feat)
+    return torch.add(fused, delta(dec_feat), alpha=w_id)

@@ -1,0 +1,207 @@
+"""Identity of the references as tokens for the code transformer and as one vector for the decoder's style.
+
+A frozen recogniser gives a unit vector and its last feature map for each reference photo. Both become tokens: several,
+as in IP-Adapter (Ye et al. 2023), since attention over a single key is a constant. Several references are the union of
+their tokens, with a mask and without any order.
+
+Shapes: B batch; R references; E width of the identity embedding; Cm, h, w feature map; L image tokens; C token width;
+Tv, Tm tokens of one reference from the vector and from the map, T = Tv + Tm.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from basicsr.utils.errors import OptionError
+
+MIN_QUALITY = 1e-6  # log of it is still finite
+
+
+class IdentityFeatures(NamedTuple):
+    """What the recogniser says of the references; a sample whose mask row is all False has none."""
+
+    embed: Tensor  # (B, R, E), unit length
+    feature_map: Tensor  # (B, R, Cm, h, w)
+    mask: Tensor  # (B, R) bool: a reference, not padding
+    quality: Tensor  # (B, R) in (0, 1]
+
+
+class IdentityTokens(NamedTuple):
+    """Keys and values for the cross-attention."""
+
+    tokens: Tensor  # (B, R*T, C)
+    key_bias: Tensor  # (B, R*T): added to the attention logits; -inf on padding
+    has_ref: Tensor  # (B,) bool
+
+
+def mean_embedding(identity: IdentityFeatures) -> Tensor:
+    """Quality-weighted mean of the reference embeddings, scaled to unit length, (B, E); zero without a reference."""
+    weight = identity.quality.masked_fill(~identity.mask, 0.0).unsqueeze(-1)  # (B, R, 1)
+    embed = identity.embed.masked_fill(~identity.mask.unsqueeze(-1), 0.0)
+    return F.normalize((embed * weight).sum(1), dim=-1)  # (B, R, E) -> (B, E)
+
+
+def sinusoidal_position(channels: int, height: int, width: int) -> Tensor:
+    """Fixed 2-D position encoding (height*width, channels): sines and cosines of y, then of x (Vaswani et al. 2017)."""
+    quarter = channels // 4
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(quarter) / quarter)  # (C/4,)
+    angles_y = torch.arange(height)[:, None] * frequencies  # (h, C/4)
+    angles_x = torch.arange(width)[:, None] * frequencies  # (w, C/4)
+    of_y = torch.cat([angles_y.sin(), angles_y.cos()], dim=1)[:, None].expand(height, width, 2 * quarter)
+    of_x = torch.cat([angles_x.sin(), angles_x.cos()], dim=1)[None].expand(height, width, 2 * quarter)
+    return torch.cat([of_y, of_x], dim=2).flatten(0, 1)  # (h, w, C) -> (h*w, C)
+
+
+class MapResampler(nn.Module):
+    """Feature map of the recogniser -> a few tokens: learned queries attend once to its positions."""
+
+    def __init__(self, map_shape: Sequence[int], num_tokens: int, dim: int, num_heads: int) -> None:
+        super().__init__()
+        channels, height, width = map_shape
+        self.num_heads = num_heads
+        self.norm_map = nn.LayerNorm(channels)  # recognisers differ in the scale of their maps
+        self.map_emb = nn.Linear(channels, dim)
+        self.queries = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_tokens, dim)))
+        self.k = nn.Linear(dim, dim, bias=False)
+        self.v = nn.Linear(dim, dim, bias=False)
+        self.proj_out = nn.Linear(dim, dim)
+        self.register_buffer("position", sinusoidal_position(dim, height, width), persistent=False)  # (h*w, C)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(N, Cm, h, w) -> (N, num_tokens, C)"""
+        cells = self.map_emb(self.norm_map(feature_map.flatten(2).transpose(1, 2)))  # (N, Cm, h, w) -> (N, hw, C)
+        q = self.queries.to(cells.dtype).expand(cells.shape[0], -1, -1)
+        k = self.k(cells + self.position.to(cells.dtype))
+        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, self.v(cells)))  # (N, heads, ., C/heads)
+        return self.proj_out(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+class IdentityEncoder(nn.Module):
+    """References -> identity tokens.
+
+    Args:
+        embed_dim, map_shape: E and (Cm, h, w) of the recogniser.
+        dim: token width C.
+        num_heads: of the resampler.
+        num_vec_tokens: tokens made from the embedding by an MLP.
+        num_map_tokens: tokens resampled from the feature map; 0 leaves the map out.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        map_shape: Sequence[int],
+        dim: int,
+        num_heads: int,
+        num_vec_tokens: int,
+        num_map_tokens: int,
+    ) -> None:
+        super().__init__()
+        if num_vec_tokens < 0 or num_map_tokens < 0 or num_vec_tokens + num_map_tokens == 0:
+            raise OptionError(
+                f"num_vec_tokens: {num_vec_tokens} with num_map_tokens {num_map_tokens} makes no identity token. "
+                "Take at least one of either, or inject: none"
+            )
+        if num_map_tokens and (dim % 4 or len(map_shape) != 3):
+            raise OptionError(
+                f"id_map_shape: {list(map_shape)} with dim_embd {dim}; map tokens need a shape (channels, height, "
+                "width) and, for their position encoding, a dim_embd that 4 divides"
+            )
+        self.embed_dim = embed_dim
+        self.map_shape = tuple(map_shape)
+        self.dim = dim
+        self.num_vec_tokens = num_vec_tokens
+        self.num_map_tokens = num_map_tokens
+        self.vec_mlp = (
+            nn.Sequential(
+                nn.Linear(embed_dim, 2 * embed_dim), nn.GELU(), nn.Linear(2 * embed_dim, num_vec_tokens * dim)
+            )
+            if num_vec_tokens
+            else None
+        )
+        self.map_resampler = MapResampler(map_shape, num_map_tokens, dim, num_heads) if num_map_tokens else None
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, identity: IdentityFeatures) -> IdentityTokens:
+        mask, (batch, num_refs) = identity.mask, identity.mask.shape
+        self.check(identity)
+        parts = []
+        if self.vec_mlp is not None:
+            # masked_fill: whatever lies in the padding, NaN included, must not reach the result
+            embed = identity.embed.masked_fill(~mask[:, :, None], 0.0)
+            # entries of a unit vector have size 1 / sqrt(E); a layer expects about 1
+            tokens = self.vec_mlp(embed * math.sqrt(self.embed_dim))  # (B, R, E) -> (B, R, Tv*C)
+            parts.append(tokens.view(batch, num_refs, self.num_vec_tokens, self.dim))
+        if self.map_resampler is not None:
+            feature_map = identity.feature_map.masked_fill(~mask[:, :, None, None, None], 0.0)
+            tokens = self.map_resampler(feature_map.flatten(0, 1))  # (B, R, Cm, h, w) -> (B*R, Tm, C)
+            parts.append(tokens.view(batch, num_refs, self.num_map_tokens, self.dim))
+        tokens = self.norm(torch.cat(parts, dim=2))  # (B, R, T, C)
+        return IdentityTokens(tokens.flatten(1, 2), self.key_bias(identity), mask.any(1))
+
+    def check(self, identity: IdentityFeatures) -> None:
+        """Features of another recogniser than the one this net was built for."""
+        found, expected = [*identity.embed.shape[2:]], [self.embed_dim]
+        if self.map_resampler is not None:
+            found += identity.feature_map.shape[2:]
+            expected += self.map_shape
+        if found != expected:
+            raise ValueError(
+                f"identity: embedding and feature map of sizes {found}, this net was built for {expected} "
+                "(id_embed_dim, id_map_shape). Use the recogniser that it was trained with"
+            )
+
+    def key_bias(self, identity: IdentityFeatures) -> Tensor:
+        """log quality - log(number of references) of each token (B, R*T): one photo given twice counts as once."""
+        num_valid = identity.mask.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
+        bias = identity.quality.clamp_min(MIN_QUALITY).log() - num_valid.to(identity.quality.dtype).log()  # (B, R)
+        bias = bias.masked_fill(~identity.mask, -torch.inf)
+        # a row of -inf alone would make the softmax NaN; what such a sample attends to is dropped by has_ref
+        bias = bias.masked_fill(~identity.mask.any(1, keepdim=True), 0.0)
+        return bias.repeat_interleave(self.num_vec_tokens + self.num_map_tokens, dim=1)  # (B, R) -> (B, R*T)
+
+
+class IdentityCrossAttention(nn.Module):
+    """Pre-norm cross-attention from image tokens to identity tokens, zero at the start.
+
+    With `use_null_key` there is one more key, learned, whose value is zero: image tokens can look away from the
+    identity. A sample without reference gets exactly zero, whatever the weights.
+    """
+
+    def __init__(self, dim: int, num_heads: int, use_null_key: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(dim)
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.k = nn.Linear(dim, dim, bias=False)
+        self.v = nn.Linear(dim, dim, bias=False)
+        self.proj_out = nn.Linear(dim, dim, bias=False)
+        nn.init.zeros_(self.proj_out.weight)
+        self.null_key = nn.Parameter(torch.zeros(dim)) if use_null_key else None
+
+    def forward(self, x: Tensor, identity: IdentityTokens) -> Tensor:
+        """Image tokens x (L, B, C) -> what is added to them (L, B, C)."""
+        q = self.q(self.norm(x)).transpose(0, 1)  # (L, B, C) -> (B, L, C)
+        k, v, bias = self.k(identity.tokens), self.v(identity.tokens), identity.key_bias
+        if self.null_key is not None:
+            k = torch.cat([self.null_key.to(k.dtype).expand(k.shape[0], 1, -1), k], dim=1)  # (B, 1 + R*T, C)
+            v = F.pad(v, (0, 0, 1, 0))  # zero after the value projection
+            bias = F.pad(bias, (1, 0))
+        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))  # (B, heads, ., C/heads)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[:, None, None, :].to(q.dtype))
+        out = self.proj_out(merge_heads(out)).transpose(0, 1)  # (B, heads, L, C/heads) -> (L, B, C)
+        return torch.where(identity.has_ref[None, :, None], out, out.new_zeros(()))
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, L, C) -> (B, heads, L, C/heads)"""
+    return x.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, heads, L, C/heads) -> (B, L, C)"""
+    return x.transpose(1, 2).flatten(2)

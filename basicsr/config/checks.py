@@ -1,0 +1,110 @@
+"""Checks across sections: what a stage needs, who judges whom, which files must be there before training starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from basicsr.config.options import Options
+from basicsr.config.schema import Registries
+from basicsr.config.yaml_loader import KeyPath
+from basicsr.utils.errors import OptionError
+from basicsr.utils.signature import parameters_of
+from basicsr.utils.weights import sha256_of
+
+MakeError = Callable[[KeyPath, str], OptionError]
+
+OPTIONS_FOLDER = Path(__file__).resolve().parents[2] / "options"
+STAGE_NAMES = {
+    "VQGANModel": "Stage I",
+    "IDCodeFormerModel": "Stage II",
+    "CodeFormerIdxModel": "Stage II",
+    "IDCodeFormerJointModel": "Stage III",
+    "CodeFormerJointModel": "Stage III",
+}
+
+
+def check_needs(options: Options, stage: type, registries: Registries, error: MakeError) -> None:
+    """A run that trains has the networks, weights and optimisers that its stage and losses need."""
+    if options.train is None:
+        return
+    for key in sorted(getattr(stage, "REQUIRED_NETWORKS", frozenset())):
+        if getattr(options, key) is None:
+            raise error((), f"{options.model_type} needs '{key}', which is not given.")
+    for key in sorted(getattr(stage, "REQUIRED_WEIGHTS", frozenset())):
+        short = key.removeprefix("network_")
+        network = getattr(options, key) or {}
+        if not network.get("model_path") and getattr(options.path, f"pretrain_network_{short}") is None:
+            raise error(
+                (key,),
+                f"{options.model_type} would start from untrained weights. "
+                f"Set path.pretrain_{key} to the file that the earlier stage wrote.",
+            )
+    if options.network_d is not None and options.train.optim_d is None:
+        raise error(("train",), "'optim_d' is missing: network_d is trained, so it needs an optimiser.")
+    for key, spec in options.train.losses.items():
+        wants = "network_identity" in parameters_of(registries.loss.get(spec["type"]))
+        if wants and options.network_identity is None:
+            raise error(("train", key), f"{spec['type']} needs 'network_identity: {{path: ...}}', which is not given.")
+
+
+def check_recognizers(options: Options, registries: Registries, error: MakeError) -> None:
+    """The recogniser of a metric is not the one that trains, else the headline number measures the loss."""
+    if options.network_identity is None or options.val is None or options.allow_same_recognizer:
+        return
+    trains = Path(options.network_identity.path)
+    for label, spec in options.val.metrics.items():
+        if "recognizer" not in parameters_of(registries.metric.get(spec["type"])) or not spec["recognizer"]:
+            continue
+        if _same_file(trains, Path(spec["recognizer"])):
+            raise error(
+                ("val", "metrics", label, "recognizer"),
+                f"{spec['recognizer']} also trains (network_identity.path), so it cannot judge. "
+                "Give another recogniser, or set allow_same_recognizer: true; the report then says so.",
+            )
+
+
+def missing_files(options: Options) -> Iterator[tuple[KeyPath, str]]:
+    """(key, message) of each weights file that the options name and that does not exist."""
+    named: list[tuple[KeyPath, str | None]] = [
+        (("path", key), getattr(options.path, key))
+        for key in ("pretrain_network_g", "pretrain_network_d", "pretrain_network_vqgan", "resume_state")
+    ]
+    for key in ("network_g", "network_d", "network_vqgan"):
+        network = getattr(options, key) or {}
+        named += [((key, name), network.get(name)) for name in ("model_path", "vqgan_path")]
+    if options.network_identity is not None:
+        named.append((("network_identity", "path"), options.network_identity.path))
+    for path, file in named:
+        if file is not None and not Path(file).is_file():
+            yield path, f"{file} does not exist.{way_to_make(file)}"
+
+
+def way_to_make(file: str) -> str:
+    """` Stage I writes it: python basicsr/train.py -opt ...`, when a shipped option file has the run's name.
+
+    The rule: `<experiments_root>/<name>/models/net_g_<iter>.pth` comes from the option file with that `name`.
+    """
+    parts = Path(file).parts
+    folder = next((parts[i - 1] for i, part in enumerate(parts) if part in ("models", "training_states") and i), None)
+    if folder is None:
+        return ""
+    for option_file in sorted(OPTIONS_FOLDER.rglob("*.yml")):
+        text = option_file.read_text(encoding="utf-8")
+        if _top_level(text, "name") == folder:
+            stage = STAGE_NAMES.get(_top_level(text, "model_type") or "", f"The run '{folder}'")
+            shown = option_file.relative_to(OPTIONS_FOLDER.parent).as_posix()
+            return f" {stage} writes it: python basicsr/train.py -opt {shown}"
+    return f" The training run '{folder}' writes it."
+
+
+def _top_level(text: str, key: str) -> str | None:
+    found = re.search(rf"^{key}:\s*([^\s#]+)", text, flags=re.MULTILINE)
+    return found.group(1).strip("'\"") if found else None
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    if one.resolve() == other.resolve():
+        return True
+    return one.is_file() and other.is_file() and sha256_of(one) == sha256_of(other)

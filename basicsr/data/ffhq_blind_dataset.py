@@ -1,0 +1,80 @@
+"""Clean faces and their degraded copies, without identities. Compare upstream's FFHQBlindDataset.
+
+Shapes: S = gt_size px.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from basicsr.data.augment import flip
+from basicsr.data.degradation import DegradationRanges, degraded_copies
+from basicsr.data.face_index import FaceIndex
+from basicsr.data.image_source import read_face
+from basicsr.utils.errors import OptionError
+from basicsr.utils.img_util import img2tensor, list_images
+from basicsr.utils.registry import DATASET_REGISTRY
+from basicsr.utils.seed import rng_for
+
+
+@DATASET_REGISTRY.register(aliases=["FFHQBlindJointDataset"])
+class FFHQBlindDataset(Dataset[dict[str, Any]]):
+    """gt (3, S, S), lq, and lq_large where `degradation_large` is given.
+
+    Args:
+        source: folder of aligned faces (sub-folders are read), or an index CSV.
+        split: of the CSV; None takes all rows. Without meaning for a folder.
+        gt_size: px.
+        degradation: ranges of lq; None: there is no lq (stage I).
+        degradation_large: ranges of a second, stronger degradation (stage III).
+        use_hflip: mirror half of the samples.
+        resize: resize square pictures of another size instead of refusing them.
+        seed: of flips and degradations; a sample is a function of (seed, epoch, index).
+    """
+
+    def __init__(
+        self,
+        source: str,
+        split: str | None = None,
+        gt_size: int = 512,
+        degradation: DegradationRanges | None = None,
+        degradation_large: DegradationRanges | None = None,
+        use_hflip: bool = True,
+        resize: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if degradation is None and degradation_large is not None:
+            raise OptionError("degradation_large: goes with degradation, which is not given.")
+        is_index = Path(source).suffix.lower() == ".csv"
+        self.paths = FaceIndex.read(source, split).paths if is_index else list_images(source)
+        self.gt_size = gt_size
+        self.degradation = degradation
+        self.degradation_large = degradation_large
+        self.use_hflip = use_hflip
+        self.resize = resize
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        """The sample of (epoch, index); a plain index means epoch 0."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        rng = rng_for(self.seed, epoch, index)
+        gt = read_face(self.paths[index], self.gt_size, self.resize)
+        mirrored, identity_draw = rng.uniform(size=2)
+        if self.use_hflip and mirrored < 0.5:
+            gt = flip(gt)
+        sample: dict[str, Any] = {
+            "gt": img2tensor(gt),
+            "gt_path": str(self.paths[index]),
+            "identity_draw": torch.tensor(identity_draw, dtype=torch.float32),
+        }
+        if self.degradation is not None:
+            copies = degraded_copies(gt, self.degradation, self.degradation_large, rng)
+            sample |= {name: img2tensor(copy) for name, copy in copies.items()}
+        return sample

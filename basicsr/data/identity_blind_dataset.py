@@ -1,0 +1,168 @@
+"""Triplets of one person: reference photos, a degraded photo, its ground truth.
+
+Shapes: S = gt_size px; R = the most references that a sample may have.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from basicsr.data.augment import augment_reference, flip
+from basicsr.data.degradation import DegradationRanges, degraded_copies
+from basicsr.data.face_index import FaceIndex
+from basicsr.data.image_source import read_face
+from basicsr.utils.errors import OptionError
+from basicsr.utils.img_util import Image, img2tensor
+from basicsr.utils.registry import DATASET_REGISTRY
+from basicsr.utils.seed import rng_for
+
+logger = logging.getLogger(__name__)
+
+HASH_SIDE = 8  # px, of the difference hash
+SAME_PHOTO_BITS = 4  # of 64: photos whose hashes differ in at most so many bits count as one photo
+# Separate streams of random numbers: what is drawn for the references leaves ground truth and lq as they are.
+CHOICE_STREAM, REFERENCE_STREAM, DEGRADATION_STREAM = range(3)
+
+
+@DATASET_REGISTRY.register()
+class IdentityBlindDataset(Dataset[dict[str, Any]]):
+    """refs (R, 3, S, S) with ref_mask (R,), lq, gt (3, S, S), and lq_large where `degradation_large` is given.
+
+    A reference is another photo of the same person: never the ground truth's own file, its mirror image, or a photo
+    that looks the same (difference hash).
+
+    Args:
+        index: CSV, see `FaceIndex`; people with a single photo are left out.
+        split: train | val | test.
+        gt_size: px.
+        num_refs: fewest and most references; the number is drawn, and bounded by the photos that the person has.
+        degradation: ranges of lq.
+        degradation_large: ranges of a second, stronger degradation (stage III).
+        sampling: identity draws a person, then a photo, so that people with many photos do not prevail (training);
+            photo visits every photo once (validation).
+        use_hflip: mirror half of the ground truths.
+        augment_refs: mirror half of the references, and change their colours a little.
+        wrong_reference: take the references from another person of the split: the test of what identity does. Ground
+            truth and lq stay what they are without it.
+        resize: resize square pictures of another size instead of refusing them.
+        seed: a sample is a function of (seed, epoch, index).
+    """
+
+    def __init__(
+        self,
+        index: str,
+        split: str = "train",
+        gt_size: int = 512,
+        num_refs: tuple[int, int] = (1, 1),
+        degradation: DegradationRanges = DegradationRanges(),  # noqa: B008  frozen
+        degradation_large: DegradationRanges | None = None,
+        sampling: Literal["identity", "photo"] = "identity",
+        use_hflip: bool = True,
+        augment_refs: bool = True,
+        wrong_reference: bool = False,
+        resize: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not 1 <= num_refs[0] <= num_refs[1]:
+            raise OptionError(f"num_refs: found {list(num_refs)}, expected [fewest, most] with 1 <= fewest <= most.")
+        self.faces = FaceIndex.read(index, split)
+        people = self.faces.by_identity.items()
+        self.people = [photos for identity, photos in people if identity and len(photos) > 1]
+        if not self.people:
+            raise OptionError(f"{index}: nobody in split '{split}' has two photos, so there are no references.")
+        if wrong_reference and len(self.people) < 2:
+            raise OptionError(f"{index}: split '{split}' has one person with two photos; wrong_reference needs two.")
+        self.photos = [(person, photo) for person, photos in enumerate(self.people) for photo in photos]
+        self.gt_size = gt_size
+        self.num_refs = num_refs
+        self.degradation = degradation
+        self.degradation_large = degradation_large
+        self.sampling = sampling
+        self.use_hflip = use_hflip
+        self.augment_refs = augment_refs
+        self.wrong_reference = wrong_reference
+        self.resize = resize
+        self.seed = seed
+        self._warned: set[int] = set()  # photos without a usable reference, each named once
+
+    def __len__(self) -> int:
+        """Photos of people with two or more; with sampling identity, the number of draws that make an epoch."""
+        return len(self.photos)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        """The sample of (epoch, index); a plain index means epoch 0."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        rng = rng_for(self.seed, epoch, index, CHOICE_STREAM)
+        mirrored, identity_draw = rng.uniform(size=2)
+        person, photo = self._choose(index, rng)
+        gt = self._read(photo)
+        refs = self._choose_refs(person, photo, gt, rng_for(self.seed, epoch, index, REFERENCE_STREAM))
+        if self.use_hflip and mirrored < 0.5:
+            gt = flip(gt)
+        copies = degraded_copies(
+            gt, self.degradation, self.degradation_large, rng_for(self.seed, epoch, index, DEGRADATION_STREAM)
+        )
+        row = self.faces.rows[photo]
+        return {
+            "gt": img2tensor(gt),
+            **{name: img2tensor(copy) for name, copy in copies.items()},
+            **self._stack(refs),
+            "gt_path": str(row.path),
+            "identity": row.identity,
+            "identity_draw": torch.tensor(identity_draw, dtype=torch.float32),
+        }
+
+    def _choose(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
+        """(person, photo) of a sample."""
+        if self.sampling == "photo":
+            return self.photos[index]
+        person = int(rng.integers(len(self.people)))
+        return person, int(rng.choice(self.people[person]))
+
+    def _choose_refs(self, person: int, photo: int, gt: Image, rng: np.random.Generator) -> list[Image]:
+        """References, augmented; fewer than drawn where the person has fewer, none where all look like gt."""
+        if self.wrong_reference:
+            person = (person + 1 + int(rng.integers(len(self.people) - 1))) % len(self.people)
+        wanted = int(rng.integers(self.num_refs[0], self.num_refs[1] + 1))
+        refs: list[Image] = []
+        for other in rng.permutation([other for other in self.people[person] if other != photo]):
+            if len(refs) == wanted:
+                break
+            ref = self._read(int(other))
+            if not looks_the_same(ref, gt):
+                refs.append(augment_reference(ref, rng) if self.augment_refs else ref)
+        if not refs and photo not in self._warned:
+            self._warned.add(photo)
+            logger.warning("%s: every other photo looks the same; it has no reference.", self.faces.rows[photo].path)
+        return refs
+
+    def _stack(self, refs: list[Image]) -> dict[str, Any]:
+        """References padded with zeros to the most that a sample may have, and which of them are real."""
+        most = self.num_refs[1]
+        stacked = torch.zeros(most, 3, self.gt_size, self.gt_size)
+        for place, ref in enumerate(refs):
+            stacked[place] = img2tensor(ref)
+        return {"refs": stacked, "ref_mask": torch.arange(most) < len(refs)}
+
+    def _read(self, photo: int) -> Image:
+        return read_face(self.faces.rows[photo].path, self.gt_size, self.resize)
+
+
+def looks_the_same(one: Image, other: Image) -> bool:
+    """Whether two pictures are copies of one photo, mirrored ones included, by their difference hashes."""
+    own = difference_hash(one)
+    return any(np.count_nonzero(own != difference_hash(copy)) <= SAME_PHOTO_BITS for copy in (other, flip(other)))
+
+
+def difference_hash(image: Image) -> NDArray[np.bool_]:
+    """64 bits: whether each pixel of an 8x9 miniature is darker than its right neighbour; bool (8, 8)."""
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    small = cv2.resize(gray, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(small[:, :-1] < small[:, 1:])

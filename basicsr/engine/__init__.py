@@ -1,0 +1,1 @@
+"""The loop: optimisers, EMA, checkpoints, validation, and the trainer that turns."""

@@ -1,0 +1,35 @@
+"""Exponential moving average of a network: parameters and buffers."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class ModelEma:
+    """`e <- decay * e + (1 - decay) * p` for parameters and floating buffers; integer buffers are copied.
+
+    Args:
+        net: starts as a copy of this network (without its DDP wrapper).
+        decay: in [0, 1); 0 keeps a plain copy.
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """Move the average towards `net`."""
+        own, new = _floating(self.net), _floating(net)
+        torch._foreach_lerp_(own, new, 1 - self.decay)
+        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
+
+
+def _floating(net: nn.Module) -> list[torch.Tensor]:
+    """Parameters and floating buffers of `net`, in their fixed order."""
+    return [*net.parameters(), *(buffer for buffer in net.buffers() if buffer.is_floating_point())]

@@ -1,0 +1,77 @@
+"""From the `datasets:` section to loaders: endless and resumable for training, this rank's share for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from basicsr.config.options import DatasetSpec
+from basicsr.data.sampler import EndlessSampler
+from basicsr.utils.dist_util import rank, world_size
+from basicsr.utils.errors import OptionError, UserError
+from basicsr.utils.registry import DATASET_REGISTRY
+
+Batch = dict[str, Any]
+
+
+def train_loader(options: DatasetSpec, seed: int, start_iter: int) -> DataLoader[Batch]:
+    """Batches of this rank for ever, beginning where iteration `start_iter` ended.
+
+    The order of samples is f(seed) over all ranks: two ranks with half the batch see together what one rank sees.
+    """
+    dataset = DATASET_REGISTRY.build(options.spec)
+    batch_size = options.loader.batch_size_per_gpu
+    if len(dataset) == 0:
+        raise OptionError("datasets.train: the dataset has no sample. Check its index and split.")
+    start = start_iter * batch_size * world_size()
+    sampler = EndlessSampler(len(dataset), rank(), world_size(), seed, start)
+    return _loader(dataset, options, sampler=sampler, batch_size=batch_size, drop_last=True)
+
+
+def val_loader(options: DatasetSpec, num_images: int | None = None) -> DataLoader[Batch]:
+    """This rank's share of the first `num_images` (None: all) of a validation set, in order."""
+    dataset = DATASET_REGISTRY.build(options.spec)
+    end = len(dataset) if num_images is None else min(num_images, len(dataset))
+    share = Subset(dataset, range(rank(), end, world_size()))
+    return _loader(share, options, shuffle=False, batch_size=options.loader.batch_size_per_gpu)
+
+
+def _loader(dataset: Any, options: DatasetSpec, **keywords: Any) -> DataLoader[Batch]:
+    workers = options.loader.num_worker_per_gpu
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_quiet_worker,
+        **keywords,
+    )
+
+
+def _quiet_worker(worker_id: int) -> None:
+    """One thread for each worker: the workers themselves are the parallelism."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def move_to(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on the device."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
+
+
+def batches(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on the device. An error of a worker comes out as the one line that the worker raised."""
+    try:
+        for batch in loader:
+            yield move_to(batch, device)
+    except UserError as error:
+        # torch puts the worker's stack trace in front; the last line is the error itself, after its class name
+        line = str(error).strip().splitlines()[-1]
+        raise type(error)(line.partition("Error: ")[2] or line) from error

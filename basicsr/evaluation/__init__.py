@@ -1,0 +1,20 @@
+"""Judging folders of results: pairing, figures with intervals, and the report."""
+
+from basicsr.evaluation.charts import read_curves
+from basicsr.evaluation.evaluate import evaluate_folders
+from basicsr.evaluation.instruments import JudgingOptions
+from basicsr.evaluation.pairing import Sources
+from basicsr.evaluation.report import write_report
+from basicsr.evaluation.results import EvaluationResult
+from basicsr.evaluation.tables import make_folder, write_tables
+
+__all__ = [
+    "EvaluationResult",
+    "JudgingOptions",
+    "Sources",
+    "evaluate_folders",
+    "make_folder",
+    "read_curves",
+    "write_report",
+    "write_tables",
+]

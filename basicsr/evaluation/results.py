@@ -1,0 +1,124 @@
+"""What an evaluation holds: figures with their conditions, values per image and run, and everything that went wrong.
+
+Shapes: N images that every run has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from basicsr.evaluation.statistics import Floats, Summary, cluster_numbers, summarize
+from basicsr.utils.seed import rng_for
+
+
+@dataclass(frozen=True)
+class EvaluationPair:
+    """One ground truth and the pictures that belong to it."""
+
+    name: str  # path of the ground truth below its folder, without suffix
+    gt: Path
+    restored: dict[str, Path]  # by run; a run that lacks the picture is not in it
+    refs: dict[str, tuple[Path, ...]]  # by run: the references that the run was given, or the ones it is compared with
+    lq: Path | None
+    identity: str | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One picture that could not be judged, and why."""
+
+    name: str
+    run: str | None  # None: concerns every run
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.run}]: {self.reason}" if self.run else f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One kind of value, with all that must be equal for two of its values to be comparable."""
+
+    key: str  # column of per_image.csv
+    label: str  # as tables print it
+    better: Literal["higher", "lower", "neither"]
+    protocol: str
+    digits: int  # after the point, in the report
+    kind: Literal["pixel", "perceptual", "ids", "ids_ref", "cos_ref_gt"]
+    judge: str = ""  # file stem of the recogniser; the three identity figures of one judge share it
+    weights_file: str | None = None
+    weights_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """A figure without a number: what file it needs, and where."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Everything that the tables and the report are made from."""
+
+    title: str
+    note: str
+    runs: list[str]
+    pairs: list[EvaluationPair]
+    figures: list[Figure]
+    values: dict[str, dict[str, dict[str, float]]]  # run -> figure key -> pair name -> value
+    unavailable: list[Unavailable]
+    failures: list[Failure]
+    warnings: list[str]
+    labels: list[str] = field(default_factory=list)  # first line of the report: what must not be overlooked
+    seed: int = 0
+    num_resamples: int = 2000
+
+    def common_names(self, key: str) -> list[str]:
+        """Pairs for which every run has the figure, in order: runs are compared on the same images or not at all."""
+        return [pair.name for pair in self.pairs if all(pair.name in self.values[run][key] for run in self.runs)]
+
+    def values_of(self, run: str, key: str) -> Floats:
+        """(N,) values of a run, in the order of `common_names`."""
+        return np.array([self.values[run][key][name] for name in self.common_names(key)])
+
+    @cached_property
+    def summaries(self) -> dict[tuple[str, str], Summary]:
+        """Summary by (run, figure key); absent where no image has the figure in all runs."""
+        identity = {pair.name: pair.identity for pair in self.pairs}
+        table: dict[tuple[str, str], Summary] = {}
+        for figure in self.figures:
+            names = self.common_names(figure.key)
+            if not names:
+                continue
+            clusters = cluster_numbers([identity[name] for name in names])
+            for run in self.runs:
+                # the same draws for every run, so that intervals of one figure can be compared
+                rng = rng_for(self.seed)
+                table[run, figure.key] = summarize(self.values_of(run, figure.key), clusters, rng, self.num_resamples)
+        return table
+
+    @property
+    def has_identities(self) -> bool:
+        """Whether intervals are clustered by identity."""
+        return any(pair.identity is not None for pair in self.pairs)
+
+    def best_run(self, figure: Figure) -> str | None:
+        """The run with the best mean; None when there is nothing to choose."""
+        if figure.better == "neither" or len(self.runs) < 2:
+            return None
+        means = {run: self.summaries[run, figure.key].mean for run in self.runs if (run, figure.key) in self.summaries}
+        if not means:
+            return None
+        return (max if figure.better == "higher" else min)(means, key=lambda run: means[run])
+
+    def figures_of_kind(self, kind: str) -> Sequence[Figure]:
+        """Figures of one kind, in order."""
+        return [figure for figure in self.figures if figure.kind == kind]

@@ -1,0 +1,189 @@
+"""Restore aligned faces with a weights file and, where there are some, reference photos of the person.
+
+Shapes: B faces; R references; S side of the network's picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+import basicsr.archs  # noqa: F401  fills the registry of networks
+from basicsr.archs.codeformer_arch import CodeFormer
+from basicsr.archs.id_codeformer_arch import IDCodeFormer
+from basicsr.models.identity_source import IdentityMode, fixed_modes, identity_features
+from basicsr.recognizers import Recognizer, load_recognizer
+from basicsr.utils.errors import UserError, WeightsError
+from basicsr.utils.img_util import Image, img2tensor, imread, tensor2img
+from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.weights import load_file, load_into, load_state
+
+Photo = Image | str | Path
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class RestoredFace(NamedTuple):
+    """A restored face and what is known of its identity. Similarities are cosines of the network's own recogniser."""
+
+    image: Image  # uint8 BGR (S, S, 3)
+    mode: IdentityMode
+    similarity_before: float | None  # degraded photo to reference; None without a reference
+    similarity_after: float | None  # restored face to reference
+
+
+def choose_device(name: Device) -> torch.device:
+    """The device of that name; "auto" takes cuda, then mps, then cpu."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        usable = ", ".join(kind for kind, there in available.items() if there)
+        raise UserError(f"--device {name}: there is none on this machine. Usable: auto, {usable}.")
+    return torch.device(name)
+
+
+def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
+    """Where the identity of a face comes from, given what was asked for and what there is."""
+    if asked in ("self", "none"):
+        return asked
+    return "ref" if has_ref else "self"
+
+
+class FaceRestorer:
+    """A network with its weights, and the recogniser that it was trained with.
+
+    Args:
+        weights: `.pth` written by train.py (it says itself which network it is for), or released CodeFormer weights.
+        recognizer: recogniser file, where it is not at the path that the weights name.
+        device: see `choose_device`.
+        param_key: which weights of the file: the averaged ones as a rule.
+    Raises:
+        WeightsError: the weights or the recogniser are missing, broken, or do not belong together.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        recognizer: str | Path | None = None,
+        device: Device = "auto",
+        param_key: str = "params_ema",
+    ) -> None:
+        self.device = choose_device(device)
+        contents = load_file(weights)
+        spec = contents.get("network_g", {"type": "CodeFormer"})  # a file without a spec: the released network
+        net = ARCH_REGISTRY.build(spec)
+        if not isinstance(net, CodeFormer):
+            raise WeightsError(
+                f"{weights}: is for {spec['type']}, which restores nothing. Expected CodeFormer weights."
+            )
+        load_into(net, load_state(weights, param_key), where=str(weights))
+        self.net = net.to(self.device).eval().requires_grad_(False)
+        self.takes_identity = isinstance(net, IDCodeFormer)
+        self.recognizer: Recognizer | None = None
+        if self.takes_identity:
+            self.recognizer = _recognizer_of(str(weights), contents, recognizer).to(self.device)
+
+    @property
+    def size(self) -> int:
+        """Side of the faces that the network restores, px."""
+        return self.net.img_size
+
+    def restore(self, photo: Photo, refs: Sequence[Photo] = (), **knobs: Any) -> RestoredFace:
+        """Restore one aligned face; see `restore_batch` for the knobs."""
+        return self.restore_batch([photo], [refs], **knobs)[0]
+
+    @torch.inference_mode()
+    def restore_batch(
+        self,
+        photos: Sequence[Photo],
+        refs: Sequence[Sequence[Photo]] = (),
+        *,
+        w: float = 0.5,
+        w_id: float = 1.0,
+        id_scale: float = 1.0,
+        mode: IdentityMode | None = None,
+        adain: bool | None = None,
+    ) -> list[RestoredFace]:
+        """Restore aligned faces (FFHQ framing, any size: they are resized).
+
+        Args:
+            photos: B degraded faces, uint8 BGR arrays or files.
+            refs: for each face its reference photos, aligned in the same way; empty: no face has any.
+            w: fidelity to the degraded photo, 0 (quality) .. 1.
+            w_id: strength of the identity styling; 0 turns it off.
+            id_scale: guidance of the code prediction by the identity: 0 blind, 1 plain, above 1 exaggerated.
+            mode: ref, self (the degraded photo's own identity) or none; None: ref where there are any, else self.
+            adain: give the codes the statistics of the degraded features; None: as the network was made to be used.
+        """
+        lq = torch.stack([self._tensor(photo) for photo in photos])  # (B, 3, S, S)
+        adain = not self.takes_identity if adain is None else adain
+        if not self.takes_identity:
+            restored = self.net(lq, w=w, adain=adain).restored
+            return [RestoredFace(tensor2img(picture), "none", None, None) for picture in restored]
+        recognizer = cast(Recognizer, self.recognizer)
+        ref_images, ref_mask = self._stack_refs(refs, len(photos))
+        modes = fixed_modes(mode or "ref", len(lq), self.device)
+        identity = identity_features(recognizer, lq, ref_images, ref_mask, modes)
+        out = self.net(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain)
+        restored = cast(Tensor, out.restored)
+        before = self._similarities(lq, ref_images, ref_mask)
+        after = self._similarities(restored, ref_images, ref_mask)
+        used = [mode_in_use(mode, bool(has_ref)) for has_ref in ref_mask.any(1)]
+        return [RestoredFace(tensor2img(picture), used[i], before[i], after[i]) for i, picture in enumerate(restored)]
+
+    def _tensor(self, photo: Photo) -> Tensor:
+        """A photo as the network takes it, (3, S, S)."""
+        image = imread(photo) if isinstance(photo, str | Path) else photo
+        if image.shape[:2] != (self.size, self.size):
+            shrinks = min(image.shape[:2]) > self.size
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            image = np.asarray(cv2.resize(image, (self.size, self.size), interpolation=how), np.uint8)
+        return img2tensor(image).to(self.device)
+
+    def _stack_refs(self, refs: Sequence[Sequence[Photo]], num_faces: int) -> tuple[Tensor, Tensor]:
+        """References (B, max R, 3, S, S), zero where a face has fewer, and their mask (B, max R)."""
+        refs = refs or [()] * num_faces
+        most = max(1, *(len(photos) for photos in refs))
+        images = torch.zeros(num_faces, most, 3, self.size, self.size, device=self.device)
+        mask = torch.zeros(num_faces, most, dtype=torch.bool, device=self.device)
+        for face, photos in enumerate(refs):
+            for place, photo in enumerate(photos):
+                images[face, place] = self._tensor(photo)
+                mask[face, place] = True
+        return images, mask
+
+    def _similarities(self, faces: Tensor, refs: Tensor, ref_mask: Tensor) -> list[float | None]:
+        """Mean cosine of each face to its references; None for a face without any."""
+        recognizer = cast(Recognizer, self.recognizer)
+        embedding = recognizer(faces).embedding  # (B, E)
+        similarities: list[float | None] = []
+        for face, mask in enumerate(ref_mask):
+            if not mask.any():
+                similarities.append(None)
+                continue
+            references = recognizer(refs[face][mask]).embedding  # (R, E)
+            similarities.append((references @ embedding[face]).mean().item())
+        return similarities
+
+
+def _recognizer_of(weights: str, contents: dict[str, Any], given: str | Path | None) -> Recognizer:
+    """The recogniser that the network was trained with; another one would speak of other people."""
+    spec = contents.get("network_identity")
+    if spec is None and given is None:
+        raise WeightsError(
+            f"{weights}: does not name its recogniser. Give the one it was trained with: --recognizer FILE."
+        )
+    spec = spec or {"path": str(given), "map_node": None, "sha256": None}
+    recognizer = load_recognizer(given or spec["path"], map_node=spec["map_node"])
+    if spec["sha256"] not in (None, recognizer.spec.sha256):
+        raise WeightsError(
+            f"{given or spec['path']}: is not the recogniser that {weights} was trained with "
+            f"(sha256 {recognizer.spec.sha256[:12]}, expected {spec['sha256'][:12]})."
+        )
+    return recognizer

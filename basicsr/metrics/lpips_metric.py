@@ -1,0 +1,44 @@
+"""LPIPS as a metric. Paper: Zhang et al. 2018. The backbone is part of the figure's name: nets are not comparable.
+
+Shapes: B batch; H, W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from basicsr.metrics.base_metric import Metric, MetricUnavailable
+from basicsr.utils.lpips_net import BackboneMissingError, LPIPSNet
+from basicsr.utils.registry import METRIC_REGISTRY
+
+
+@METRIC_REGISTRY.register()
+class LPIPSMetric(Metric):
+    """LPIPS of plain [-1, 1] RGB images (the training loss may scale differently, see LPIPSLoss).
+
+    Args:
+        net: backbone.
+        backbone: its weights file; None looks in weights/lpips/ and torch's hub folder.
+    Raises:
+        MetricUnavailable: the backbone is not on this machine.
+    """
+
+    better = "lower"
+
+    def __init__(self, net: Literal["alex", "vgg", "squeeze"] = "alex", backbone: str | None = None) -> None:
+        super().__init__()
+        try:
+            self.net = LPIPSNet(net, backbone)
+        except BackboneMissingError as error:
+            raise MetricUnavailable(str(error)) from error
+        self.label = f"LPIPS-{net}"
+        self.protocol = "whole image, RGB [-1, 1], 8 bit, LPIPS v0.1 linear layers, float32"
+
+    def score(self, restored: Tensor, gt: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B,) distances, 0 is equal."""
+        self.net.to(restored.device)
+        with torch.autocast(restored.device.type, enabled=False):
+            return self.net(restored, gt)

@@ -1,0 +1,135 @@
+"""What the three stages share: their networks and losses, the weighing of losses, the discriminator's step.
+
+A stage says which networks see which pictures and which losses follow; the loop is in `basicsr/engine/trainer.py`.
+Shapes: B batch; H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.losses.gan_loss import adaptive_gan_weight
+from basicsr.recognizers import Recognizer
+from basicsr.utils.dist_util import bare_net, wrap_ddp
+from basicsr.utils.errors import OptionError
+
+Batch = dict[str, Any]
+Losses = dict[str, Tensor]
+
+LOG_NAMES = {
+    "pixel": "l_g_pix",
+    "perceptual": "l_g_percep",
+    "gan": "l_g_gan",
+    "code": "l_g_code",
+    "feat": "l_g_feat",
+    "identity": "l_g_id",
+}
+
+
+@dataclass
+class Networks:
+    """The networks of a stage. `vqgan` and `identity` (a recogniser) are frozen."""
+
+    g: nn.Module
+    d: nn.Module | None = None
+    vqgan: nn.Module | None = None
+    identity: Recognizer | None = None
+
+
+class BaseModel:
+    """A training stage.
+
+    Args:
+        networks: built and loaded, on the CPU.
+        losses: by the name of their option without `_opt` ("pixel", "gan", ...), already built from the YAML.
+        device: where everything moves.
+        net_d_start_iter: the discriminator is trained, and its loss used, after this iteration.
+        disc_weight: factor on the adaptive GAN weight.
+    """
+
+    REQUIRED_NETWORKS: ClassVar[frozenset[str]] = frozenset()
+    ALLOWED_LOSSES: ClassVar[frozenset[str]] = frozenset()
+    # DDP has to look for parameters without a gradient where an iteration does not use all of them
+    FIND_UNUSED_PARAMETERS: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        networks: Networks,
+        losses: Mapping[str, nn.Module],
+        device: torch.device,
+        net_d_start_iter: int = 0,
+        disc_weight: float = 0.8,
+    ) -> None:
+        self.device = device
+        self.losses = {name: loss.to(device) for name, loss in losses.items()}
+        if "gan" in self.losses and networks.d is None:
+            raise OptionError("train.gan_opt: a GAN loss needs network_d, which is not given.")
+        self.net_g = wrap_ddp(networks.g.to(device).train(), device, self.FIND_UNUSED_PARAMETERS)
+        self.net_d = None
+        if networks.d is not None:
+            self.net_d = wrap_ddp(networks.d.to(device).train(), device, find_unused=False)
+        # frozen nets stay outside DDP, in eval, without gradients on their weights
+        self.vqgan = None if networks.vqgan is None else networks.vqgan.to(device).eval().requires_grad_(False)
+        self.identity = None if networks.identity is None else networks.identity.to(device)
+        self.net_d_start_iter = net_d_start_iter
+        self.disc_weight = disc_weight
+        self.figures: dict[str, Tensor] = {}  # detached scalars beside the losses, for the log
+
+    def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor | None]:
+        """Weighted losses that train net_g, and the pictures that the discriminator may judge (None: none here)."""
+        raise NotImplementedError
+
+    def restore(self, batch: Batch, net: nn.Module) -> Tensor:
+        """Pictures (B, 3, H, W) that `net` (the EMA copy of net_g, as a rule) makes of a validation batch."""
+        raise NotImplementedError
+
+    def weigh(self, **terms: tuple[Tensor, ...] | None) -> Losses:
+        """Call each loss that the YAML built; a term that is None, or not in the YAML, is not computed.
+
+        Returns:
+            Scalars under the names of the log (`l_g_pix`, ...), weighted by each loss's own `loss_weight`.
+        """
+        return {
+            LOG_NAMES[name]: self.losses[name](*arguments)
+            for name, arguments in terms.items()
+            if arguments is not None and name in self.losses
+        }
+
+    def gan_loss(self, restored: Tensor, losses: Losses, last_layer: Tensor, current_iter: int) -> Losses:
+        """GAN loss times the adaptive weight (Esser et al. 2021, eq. 7); {} before the discriminator starts.
+
+        Args:
+            losses: of this iteration; the reconstruction side of the ratio is L_pix + L_percep.
+            last_layer: tensor in the graph of both sides, at which the gradients are compared.
+        """
+        if "gan" not in self.losses or not self.trains_discriminator(current_iter):
+            return {}
+        assert self.net_d is not None  # the constructor has refused a GAN loss without it
+        net_d = bare_net(self.net_d).requires_grad_(False)  # this step trains the generator alone
+        gan = self.losses["gan"](net_d(restored), True, is_disc=False)
+        net_d.requires_grad_(True)
+        recon = [losses[name] for name in ("l_g_pix", "l_g_percep") if name in losses]
+        weight = gan.new_tensor(self.disc_weight)
+        if recon:
+            weight = adaptive_gan_weight(torch.stack(recon).sum(), gan, last_layer, self.disc_weight)
+        self.figures["d_weight"] = weight
+        return {"l_g_gan": weight * gan}
+
+    def trains_discriminator(self, current_iter: int) -> bool:
+        """Whether the discriminator takes part in this iteration."""
+        return self.net_d is not None and "gan" in self.losses and current_iter > self.net_d_start_iter
+
+    def discriminator_losses(self, restored: Tensor, gt: Tensor) -> Losses:
+        """Losses that train net_d. Real and fake stay two forwards, so that BatchNorm sees each by itself."""
+        assert self.net_d is not None
+        real, fake = self.net_d(gt), self.net_d(restored.detach())
+        self.figures |= {"out_d_real": real.detach().mean(), "out_d_fake": fake.detach().mean()}
+        return {
+            "l_d_real": self.losses["gan"](real, True, is_disc=True),
+            "l_d_fake": self.losses["gan"](fake, False, is_disc=True),
+        }

@@ -1,0 +1,157 @@
+"""What stages II and III share: codes of gt from the frozen VQGAN, the identity of a batch, code figures.
+
+Shapes: B batch; L = h*w tokens; K codes; D code width; H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput
+from basicsr.archs.id_codeformer_arch import IDCodeFormer
+from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.archs.vqgan_arch import VQAutoEncoder
+from basicsr.losses.identity_loss import IdentityLoss
+from basicsr.models.base_model import BaseModel, Batch, Losses, Networks
+from basicsr.models.identity_source import IdentityMode, draw_modes, fixed_modes, identity_features
+from basicsr.recognizers import Recognizer
+from basicsr.utils.dist_util import bare_net
+from basicsr.utils.errors import OptionError
+
+TOP_K = 5
+
+
+class CodeStage(BaseModel):
+    """A stage that predicts the codes of `gt` (CodeFormer sec. 3.2), conditioned on an identity where net_g takes one.
+
+    Args:
+        code_grad: how image losses reach the transformer through the code lookup; part of the training, not of the net.
+        p_null, p_self: identity dropout, see `draw_modes`.
+    """
+
+    REQUIRED_NETWORKS: ClassVar[frozenset[str]] = frozenset({"network_g", "network_vqgan"})
+    # codes of an untrained autoencoder teach noise: upstream's stages II and III started that way without a word
+    REQUIRED_WEIGHTS: ClassVar[frozenset[str]] = frozenset({"network_vqgan"})
+    FIND_UNUSED_PARAMETERS = True
+
+    def __init__(
+        self,
+        networks: Networks,
+        losses: Mapping[str, nn.Module],
+        device: torch.device,
+        code_grad: str,
+        p_null: float,
+        p_self: float,
+        net_d_start_iter: int = 0,
+        disc_weight: float = 0.8,
+    ) -> None:
+        _require_the_same_codebook(networks)
+        super().__init__(networks, losses, device, net_d_start_iter, disc_weight)
+        self.code_grad = code_grad
+        self.p_null, self.p_self = p_null, p_self
+        self.takes_identity = isinstance(networks.g, IDCodeFormer)
+        if self.takes_identity:
+            _require_the_recognizers_shapes(cast(IDCodeFormer, networks.g), networks.identity)
+
+    def gt_codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Codes of gt under the frozen VQGAN: indices (B, L) and features (B, D, h, w)."""
+        return cast(VQAutoEncoder, self.vqgan).encode_codes(batch["gt"])
+
+    def identity_of(self, batch: Batch, lq: Tensor) -> IdentityFeatures | None:
+        """Identity of a training batch, with identity dropout; None where net_g takes none."""
+        if not self.takes_identity:
+            return None
+        modes = draw_modes(batch["identity_draw"], self.p_null, self.p_self)
+        return identity_features(cast(Recognizer, self.identity), lq, batch.get("refs"), batch.get("ref_mask"), modes)
+
+    def forward_g(self, lq: Tensor, identity: IdentityFeatures | None, **knobs: Any) -> CodeFormerOutput:
+        """One forward of net_g, with the identity where it takes one."""
+        if self.takes_identity:
+            knobs["identity"] = identity
+        return cast(CodeFormerOutput, self.net_g(lq, code_grad=self.code_grad, **knobs))
+
+    def identity_samples(self, batch: Batch, current_iter: int) -> int:
+        """How many samples L_ids wants to see restored in this iteration; 0: it is not due."""
+        loss = cast("IdentityLoss | None", self.losses.get("identity"))
+        if loss is None or not loss.is_due(current_iter):
+            return 0
+        return loss.num_samples(len(batch["gt"]))
+
+    def code_losses(self, out: CodeFormerOutput, code_idx: Tensor, gt_feat: Tensor) -> Losses:
+        """Cross-entropy and feature loss of the predicted codes; top-1 and top-5 accuracy go to the log."""
+        with torch.no_grad():
+            best = out.logits.topk(min(TOP_K, out.logits.shape[-1]), dim=-1).indices  # (B, L, K) -> (B, L, 5)
+            hits = best == code_idx.unsqueeze(-1)
+            self.figures["code_top1"] = hits[..., 0].float().mean()
+            self.figures["code_top5"] = hits.any(-1).float().mean()
+        return self.weigh(code=(out.logits, code_idx), feat=(out.lq_feat, gt_feat))
+
+    @torch.no_grad()
+    def restore(
+        self,
+        batch: Batch,
+        net: nn.Module,
+        *,
+        w: float = 0.0,
+        mode: IdentityMode = "ref",
+        w_id: float = 1.0,
+        id_scale: float = 1.0,
+        adain: bool = False,
+    ) -> Tensor:
+        """Restored pictures (B, 3, H, W) of a validation batch.
+
+        Args:
+            net: takes what net_g takes.
+            w: fidelity weight.
+            mode: identity from the references, from the degraded photo itself, or none.
+            w_id, id_scale: weight of the identity styling, guidance on the logits (nets that take an identity).
+            adain: give the codes the statistics of the degraded features (on in the released inference tool).
+        """
+        lq = batch["lq"]
+        if not self.takes_identity:
+            return cast(Tensor, net(lq, w=w, adain=adain).restored)
+        modes = fixed_modes(mode, len(lq), lq.device)
+        recognizer = cast(Recognizer, self.identity)
+        identity = identity_features(recognizer, lq, batch.get("refs"), batch.get("ref_mask"), modes)
+        return cast(Tensor, net(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain).restored)
+
+    def trained_net(self) -> CodeFormer:
+        """net_g without its DDP wrapper."""
+        return cast(CodeFormer, bare_net(self.net_g))
+
+
+def _require_the_same_codebook(networks: Networks) -> None:
+    """Codes of the frozen VQGAN mean nothing to a net_g with another codebook."""
+    frozen = cast(VQAutoEncoder, networks.vqgan).quantize.state_dict()
+    own = cast(CodeFormer, networks.g).quantize.state_dict()
+    same = frozen.keys() == own.keys() and all(torch.equal(frozen[key].cpu(), own[key].cpu()) for key in frozen)
+    if not same:
+        raise OptionError(
+            "network_vqgan: its codebook is not the one of network_g, so its codes would teach noise. "
+            "Give both the same stage I weights (path.pretrain_network_vqgan), or weights that were trained from them."
+        )
+
+
+def pictures_of(out: CodeFormerOutput) -> Tensor:
+    """The restored pictures of a forward that decoded some."""
+    if out.restored is None:
+        raise ValueError("this forward was code_only: it has no pictures")
+    return out.restored
+
+
+def _require_the_recognizers_shapes(net_g: IDCodeFormer, recognizer: Recognizer | None) -> None:
+    """The token projector must fit the recogniser's features."""
+    if recognizer is None:
+        raise OptionError("network_identity: IDCodeFormer needs a recogniser. Name its weights: network_identity.path.")
+    spec = recognizer.spec
+    wanted = {"id_embed_dim": spec.embed_dim, "id_map_shape": list(spec.map_shape)}
+    found = {"id_embed_dim": net_g.id_embed_dim, "id_map_shape": list(net_g.id_map_shape)}
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise OptionError(
+                f"network_g.{key}: found {found[key]}, but the recogniser gives {value}. Set it to {value}."
+            )

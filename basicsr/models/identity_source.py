@@ -1,0 +1,89 @@
+"""From a batch to the identity that conditions the network: references, the degraded photo itself, or nothing.
+
+Shapes: B batch; R references; S pixels; E embedding width; C, h, w recogniser map.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.recognizers import Recognizer
+
+IdentityMode = Literal["ref", "self", "none"]
+MODE_NONE, MODE_SELF, MODE_REF = 0, 1, 2
+MODE_CODES: dict[str, int] = {"none": MODE_NONE, "self": MODE_SELF, "ref": MODE_REF}
+
+MIN_QUALITY = 1e-3  # a key's logit gets log(quality): it must stay finite
+
+
+def fixed_modes(mode: IdentityMode, batch_size: int, device: torch.device) -> Tensor:
+    """The same mode for every sample, (B,) int64."""
+    return torch.full((batch_size,), MODE_CODES[mode], device=device)
+
+
+def draw_modes(identity_draw: Tensor, p_null: float, p_self: float) -> Tensor:
+    """Identity dropout (Ho & Salimans 2022): one checkpoint learns all three modes.
+
+    Args:
+        identity_draw: (B,) in [0, 1), drawn with the sample, so that ranks and resumed runs agree.
+        p_null, p_self: probabilities of the modes none and self; the rest uses the reference.
+    Returns:
+        (B,) int64 of MODE_*.
+    """
+    modes = torch.full_like(identity_draw, MODE_REF, dtype=torch.int64)
+    modes[identity_draw < p_null + p_self] = MODE_SELF
+    modes[identity_draw < p_null] = MODE_NONE
+    return modes
+
+
+@torch.no_grad()
+def identity_features(
+    recognizer: Recognizer, lq: Tensor, refs: Tensor | None, ref_mask: Tensor | None, modes: Tensor
+) -> IdentityFeatures:
+    """Recogniser features of each sample's identity photos.
+
+    Args:
+        recognizer: frozen, takes (N, 3, S, S) in [-1, 1] in FFHQ framing.
+        lq: (B, 3, S, S).
+        refs, ref_mask: (B, R, 3, S, S) and (B, R) bool; None: no sample has a reference.
+        modes: (B,) of MODE_*; a sample in mode ref without any reference falls back to self.
+    Returns:
+        IdentityFeatures with max(R, 1) places; a sample in mode none has an empty mask row.
+    """
+    if refs is None or ref_mask is None:
+        refs, ref_mask = lq.unsqueeze(1), torch.zeros_like(modes, dtype=torch.bool).unsqueeze(1)
+    uses_ref = (modes == MODE_REF) & ref_mask.any(1)
+    uses_self = (modes == MODE_SELF) | ((modes == MODE_REF) & ~uses_ref)
+    photos, mask = refs.clone(), ref_mask & uses_ref.unsqueeze(1)
+    photos[uses_self, 0] = lq[uses_self]
+    mask[uses_self, 0] = True
+    return _embed(recognizer, photos, mask)
+
+
+def _embed(recognizer: Recognizer, photos: Tensor, mask: Tensor) -> IdentityFeatures:
+    """Features of the photos that `mask` (B, R) lets through; the other places stay zero."""
+    batch_size, num_refs = mask.shape
+    spec = recognizer.spec
+    embed = photos.new_zeros(batch_size, num_refs, spec.embed_dim)
+    feature_map = photos.new_zeros(batch_size, num_refs, *spec.map_shape)
+    quality = photos.new_ones(batch_size, num_refs)
+    if mask.any():
+        out = recognizer(photos[mask])
+        embed[mask] = out.embedding
+        feature_map[mask] = out.feature_map
+        quality[mask] = quality_from_norm(out.norm, spec.typical_norm)
+    return IdentityFeatures(embed, feature_map, mask, quality)
+
+
+def quality_from_norm(norm: Tensor, typical_norm: float | None) -> Tensor:
+    """Trust in an embedding, (0, 1]: its feature norm against that of clean faces (Kim et al. 2022, AdaFace, sec. 3.2).
+
+    A recogniser whose typical norm is not known gives every photo the same trust, 1.
+    """
+    if typical_norm is None:
+        return torch.ones_like(norm)
+    return (norm / typical_norm).clamp(MIN_QUALITY, 1.0)

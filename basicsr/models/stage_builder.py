@@ -1,0 +1,67 @@
+"""From checked options to a stage: build the networks, load their weights, build the losses."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from basicsr.archs.codeformer_arch import CodeFormer
+from basicsr.config.options import Options, PathOptions, Spec
+from basicsr.models.base_model import BaseModel, Networks
+from basicsr.recognizers import load_recognizer
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, bind_arguments
+from basicsr.utils.signature import parameters_of
+from basicsr.utils.weights import load_into, load_state
+
+logger = logging.getLogger(__name__)
+
+INJECTED_INTO_STAGES = ("networks", "losses", "device")
+
+
+def build_stage(options: Options, device: torch.device) -> BaseModel:
+    """The stage that `model_type` names, with its networks and losses on `device`."""
+    train, _ = options.training()
+    networks = build_networks(options)
+    losses = {key.removesuffix("_opt"): _build_loss(spec, networks) for key, spec in train.losses.items()}
+    stage_class = MODEL_REGISTRY.get(options.model_type)
+    arguments = bind_arguments(stage_class, train.stage, INJECTED_INTO_STAGES)
+    return cast(BaseModel, stage_class(networks, losses, device, **arguments))
+
+
+def build_networks(options: Options) -> Networks:
+    """All networks of the options, on the CPU, with the weights that `path:` names.
+
+    A CodeFormer starts from the autoencoder that gives its codes; `pretrain_network_g` is loaded on top of that.
+    """
+    vqgan = None
+    net_g = ARCH_REGISTRY.build(options.network_g)
+    if options.network_vqgan is not None:
+        vqgan = _load(ARCH_REGISTRY.build(options.network_vqgan), "vqgan", options.path)
+        if isinstance(net_g, CodeFormer):
+            load_into(net_g, vqgan.state_dict(), strict=False)
+    net_d = None if options.network_d is None else _load(ARCH_REGISTRY.build(options.network_d), "d", options.path)
+    identity = None
+    if options.network_identity is not None:
+        identity = load_recognizer(options.network_identity.path, map_node=options.network_identity.map_node)
+    return Networks(_load(net_g, "g", options.path), net_d, vqgan, identity)
+
+
+def _load(net: nn.Module, short: str, paths: PathOptions) -> nn.Module:
+    """`net` with the weights of `path.pretrain_network_<short>`, if there are any."""
+    file = getattr(paths, f"pretrain_network_{short}")
+    if file is not None:
+        state = load_state(file, getattr(paths, f"param_key_{short}"))
+        report = load_into(net, state, getattr(paths, f"strict_load_{short}"), where=file)
+        logger.info("network_%s: loaded %s: %s", short, file, report)
+    return net
+
+
+def _build_loss(spec: Spec, networks: Networks) -> nn.Module:
+    """A loss; one that judges identities gets the frozen recogniser."""
+    injected: dict[str, Any] = {}
+    if "network_identity" in parameters_of(LOSS_REGISTRY.get(spec["type"])):
+        injected["network_identity"] = networks.identity
+    return cast(nn.Module, LOSS_REGISTRY.build(spec, **injected))

@@ -1,0 +1,89 @@
+"""Stage I: a VQGAN learns the codebook (CodeFormer sec. 3.1; Esser et al. 2021).
+
+Shapes: B batch; H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.archs.vector_quantizer import VectorQuantizer
+from basicsr.archs.vqgan_arch import VQAutoEncoder
+from basicsr.models.base_model import BaseModel, Batch, Losses, Networks
+from basicsr.utils.dist_util import bare_net, broadcast_from_main
+from basicsr.utils.errors import OptionError
+from basicsr.utils.registry import MODEL_REGISTRY
+from basicsr.utils.seed import rng_for
+
+RESTART_STREAM = 1021  # key of the random numbers that place restarted codes
+
+
+@MODEL_REGISTRY.register()
+class VQGANModel(BaseModel):
+    """Reconstruct `gt` through the codebook: L_pix + L_percep + d * L_gan + codebook_weight * L_codebook.
+
+    Args:
+        codebook_weight: factor on the quantizer's own loss.
+        code_restart_every: iterations between two restarts of the codes that a batch does not use; None: never, as
+            released. Short runs on small data need it, else most of the codebook stays unused.
+        code_restart_until: last iteration with a restart.
+    """
+
+    REQUIRED_NETWORKS: ClassVar[frozenset[str]] = frozenset({"network_g"})
+    ALLOWED_LOSSES: ClassVar[frozenset[str]] = frozenset({"pixel_opt", "perceptual_opt", "gan_opt"})
+
+    def __init__(
+        self,
+        networks: Networks,
+        losses: Mapping[str, nn.Module],
+        device: torch.device,
+        *,
+        codebook_weight: float = 1.0,
+        code_restart_every: int | None = None,
+        code_restart_until: int = 0,
+        net_d_start_iter: int = 30_000,
+        disc_weight: float = 0.8,
+    ) -> None:
+        super().__init__(networks, losses, device, net_d_start_iter, disc_weight)
+        self.codebook_weight = codebook_weight
+        self.code_restart_every = code_restart_every
+        self.code_restart_until = code_restart_until
+        quantizer = cast(VQAutoEncoder, networks.g).quantize
+        if code_restart_every is not None and not isinstance(quantizer, VectorQuantizer):
+            raise OptionError(
+                "train.code_restart_every: only the quantizer 'nearest' has codes to restart. Leave it out."
+            )
+
+    def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor]:
+        """See BaseModel. The restored picture is the reconstruction of gt."""
+        gt = batch["gt"]
+        self._restart_codes(gt, current_iter)
+        out = self.net_g(gt)
+        losses = self.weigh(pixel=(out.restored, gt), perceptual=(out.restored, gt))
+        net = cast(VQAutoEncoder, bare_net(self.net_g))
+        losses |= self.gan_loss(out.restored, losses, net.last_layer, current_iter)
+        losses["l_g_codebook"] = self.codebook_weight * out.codebook_loss
+        if "perplexity" in out.quant_stats:
+            self.figures["perplexity"] = out.quant_stats["perplexity"].detach()
+        return losses, out.restored
+
+    def _restart_codes(self, gt: Tensor, current_iter: int) -> None:
+        """Give unused codes a new place where this iteration is due, the same on all ranks (that of rank 0)."""
+        every = self.code_restart_every
+        if every is None or current_iter > self.code_restart_until or (current_iter - 1) % every != 0:
+            return
+        net = cast(VQAutoEncoder, bare_net(self.net_g))
+        with torch.no_grad():
+            quantizer = cast(VectorQuantizer, net.quantize)
+            moved = quantizer.restart_unused(net.encoder(gt), rng_for(RESTART_STREAM, current_iter))
+            broadcast_from_main(quantizer.embedding.weight)
+        self.figures["codes_restarted"] = torch.tensor(float(moved), device=gt.device)
+
+    def restore(self, batch: Batch, net: nn.Module) -> Tensor:
+        """The VQGAN's reconstruction of gt: the ceiling of what stage II can reach at w = 0."""
+        with torch.no_grad():
+            return cast(Tensor, net(batch["gt"]).restored)

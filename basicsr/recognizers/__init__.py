@@ -1,0 +1,19 @@
+"""Face recognisers: frozen, differentiable, one adapter per weight layout."""
+
+from basicsr.recognizers.adapter import (
+    Recognizer,
+    RecognizerOutput,
+    RecognizerSpec,
+    load_recognizer,
+    save_recognizer,
+)
+from basicsr.recognizers.crop import crop_to_template
+
+__all__ = [
+    "Recognizer",
+    "RecognizerOutput",
+    "RecognizerSpec",
+    "crop_to_template",
+    "load_recognizer",
+    "save_recognizer",
+]

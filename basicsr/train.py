@@ -1,0 +1,84 @@
+"""Train a stage: `python basicsr/train.py -opt options/stage2_id.yml`, alone or under torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # Python has put basicsr/ there, whose files must not hide modules of the standard library
+sys.path.insert(1, str(ROOT / "scripts"))
+import _root  # noqa: F401  a foreign basicsr is named and refused
+import torch
+
+import basicsr.archs
+import basicsr.data
+import basicsr.losses
+import basicsr.metrics
+import basicsr.models  # noqa: F401  these five fill the registries
+from basicsr.config import add_option_arguments, answer_from_args, options_from_args, resolved
+from basicsr.config.options import Options
+from basicsr.engine.checkpoint import Checkpoints
+from basicsr.engine.trainer import Trainer
+from basicsr.models.stage_builder import build_stage
+from basicsr.utils.cli import run_main
+from basicsr.utils.dist_util import barrier, close_distributed, default_device, init_distributed, is_main
+from basicsr.utils.logger import log_to_file, versions
+from basicsr.utils.seed import seed_everything
+
+logger = logging.getLogger("basicsr.train")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0, or 75 when a signal stopped the run after a checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_option_arguments(parser)
+    args = parser.parse_args(argv)
+    answer = answer_from_args(args)
+    if answer is not None:
+        sys.stdout.write(answer)
+        return 0
+    options = options_from_args(args)
+    device = default_device()
+    init_distributed(device)
+    try:
+        return train(options, device, args.auto_resume)
+    finally:
+        close_distributed()
+
+
+def train(options: Options, device: torch.device, auto_resume: bool) -> int:
+    """Build the stage and run it. A folder left by an earlier run of the same name is set aside, never overwritten."""
+    folder = Path(options.path.experiments_root) / options.name
+    resume_state = Path(options.path.resume_state) if options.path.resume_state else None
+    if resume_state is None and auto_resume:
+        resume_state = Checkpoints(folder, {}).last()
+    seed_everything(options.manual_seed)
+    stage = build_stage(options, device)
+    if is_main():
+        prepare_folder(folder, options, resuming=resume_state is not None)
+    barrier()
+    return Trainer(options, stage, folder, resume_state).run()
+
+
+def prepare_folder(folder: Path, options: Options, resuming: bool) -> None:
+    """Make the experiment's folder and write down what runs: options, command, versions."""
+    if folder.exists() and not resuming:
+        aside = folder.with_name(f"{folder.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
+        folder.rename(aside)
+        logger.warning("%s holds an earlier run: it is now %s (use --auto_resume to go on instead)", folder, aside)
+    folder.mkdir(parents=True, exist_ok=True)
+    log_to_file(folder / "train.log")
+    (folder / "options.yml").write_text(resolved(options), encoding="utf-8")
+    run = {"command": shlex.join(sys.argv), "world_size": os.environ.get("WORLD_SIZE", "1"), **versions()}
+    (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,92 @@
+"""Several processes as one: what torchrun says, collectives that are no-ops on one process, and DDP wrapping."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def init_distributed(device: torch.device) -> None:
+    """Join the process group that torchrun describes in the environment; nothing without torchrun."""
+    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+        return
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def close_distributed() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def default_device() -> torch.device:
+    """This rank's GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        return device
+    return torch.device("cpu")
+
+
+def rank() -> int:
+    """Number of this process, 0 without torchrun."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes, 1 without torchrun."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes logs and files."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def wrap_ddp(net: nn.Module, device: torch.device, find_unused: bool) -> nn.Module:
+    """`net` in DistributedDataParallel when there are several ranks and something to train, else `net` itself."""
+    if world_size() == 1 or not any(p.requires_grad for p in net.parameters()):
+        return net
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(net, device_ids=device_ids, find_unused_parameters=find_unused)
+
+
+def bare_net(net: nn.Module) -> nn.Module:
+    """The network inside a DDP wrapper, or `net` itself."""
+    return net.module if isinstance(net, DistributedDataParallel) else net
+
+
+def all_reduce_mean(tensor: Tensor) -> Tensor:
+    """Mean over ranks, the same on all of them. The input is not changed."""
+    if world_size() == 1:
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def broadcast_from_main(tensor: Tensor) -> None:
+    """Overwrite `tensor` on every rank with that of rank 0."""
+    if world_size() > 1:
+        dist.broadcast(tensor.detach(), src=0)
+
+
+def all_gather_objects(item: Any) -> list[Any]:
+    """`item` of every rank, in rank order, on every rank."""
+    if world_size() == 1:
+        return [item]
+    items: list[Any] = [None] * world_size()
+    dist.all_gather_object(items, item)
+    return items

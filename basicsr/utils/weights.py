@@ -1,0 +1,161 @@
+"""Weights files: read safely, matched by name with a report, written so that no partial file is ever seen.
+
+A checkpoint of a network is `{'params': state dict, 'params_ema': state dict}` (BasicSR's layout), as `.pth` or, with
+one state dict, `.safetensors`. Nothing here runs code from a file: `torch.load` gets `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from basicsr.utils.errors import WeightsError
+
+# what the readers raise on bytes that are no weights: an unpickler on random bytes fails in any of these ways
+UNREADABLE = (
+    SafetensorError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile,
+    IndexError, KeyError, TypeError, AttributeError, struct.error,
+)  # fmt: skip
+LISTED_KEYS = 3  # keys that an error message quotes
+
+
+class LoadReport(NamedTuple):
+    """Names of parameters that a file lacked, had too many, or had in another shape."""
+
+    missing: list[str]
+    extra: list[str]
+    mismatched: list[str]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(names)} {word} ({', '.join(names[:LISTED_KEYS])}{', ...' if len(names) > LISTED_KEYS else ''})"
+            for word, names in zip(("missing", "extra", "of another shape"), self, strict=True)
+            if names
+        ]
+        return "; ".join(parts) or "all keys match"
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """The contents of a `.pth` or `.safetensors` file on the CPU.
+
+    Raises:
+        WeightsError: the file is missing, cut off, no weights file, or holds more than tensors and plain types.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file.")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_unpickling_reason(path, error)) from error
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path}: cannot be read as weights, the file is cut off or of another kind ({reason})."
+        ) from error
+    if not isinstance(contents, dict):
+        raise WeightsError(f"{path}: holds a {type(contents).__name__}, expected a dict of tensors.")
+    return contents
+
+
+def _unpickling_reason(path: Path, error: pickle.UnpicklingError) -> str:
+    """One line for a file that the safe unpickler refused."""
+    text = str(error)
+    if "GLOBAL" in text or "Unsupported class" in text:
+        return (
+            f"{path}: refused, the file carries Python objects, not only tensors, and loading it could run code. "
+            "Export the plain state dict (or .safetensors) where you trust the file."
+        )
+    return f"{path}: cannot be read as weights, the file is cut off or of another kind."
+
+
+def load_state(path: str | Path, param_key: str = "params_ema") -> dict[str, Tensor]:
+    """State dict of a weights file: `param_key` if the file has it, else 'params', else the file itself if it is plain.
+
+    A leading 'module.' (left by DataParallel) is dropped from the names.
+    """
+    contents = load_file(path)
+    for key in (param_key, "params"):
+        if isinstance(contents.get(key), Mapping):
+            contents = dict(contents[key])
+            break
+    tensors = {name.removeprefix("module."): value for name, value in contents.items() if isinstance(value, Tensor)}
+    if not tensors:
+        found = ", ".join(list(contents)[:LISTED_KEYS])
+        raise WeightsError(f"{path}: no '{param_key}', no 'params' and no tensors in it (found: {found or 'nothing'}).")
+    return tensors
+
+
+def load_into(net: nn.Module, state: Mapping[str, Tensor], strict: bool = True, where: str = "") -> LoadReport:
+    """Copy `state` into `net` by name.
+
+    Args:
+        strict: every name and shape must match; otherwise what does not match is left as it is and reported.
+        where: file name, for the error.
+    Raises:
+        WeightsError: `strict` and something does not match.
+    """
+    own = net.state_dict()
+    report = LoadReport(
+        missing=[name for name in own if name not in state],
+        extra=[name for name in state if name not in own],
+        mismatched=[name for name in own if name in state and own[name].shape != state[name].shape],
+    )
+    if strict and any(report):
+        raise WeightsError(f"{where or 'weights'}: do not fit {type(net).__name__}: {report}.")
+    fitting = {name: value for name, value in state.items() if name in own and name not in report.mismatched}
+    net.load_state_dict(fitting, strict=False)
+    return report
+
+
+def save_atomic(contents: dict[str, Any], path: str | Path) -> None:
+    """`torch.save` under a temporary name, synced, then renamed: a kill at any instant leaves the last whole file."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(contents, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{path}: the checkpoint could not be written ({error}). The last one is untouched."
+        ) from error
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the rename itself must survive a power cut
+    finally:
+        os.close(directory)
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _sha256(file: Any) -> str:
+    """What `hashlib.file_digest` does, for Python 3.10."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

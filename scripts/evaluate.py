@@ -1,0 +1,144 @@
+"""Judge folders of restored faces, ours or another method's, against the ground truth.
+
+    python scripts/evaluate.py --restored results/ref --gt datasets/test/gt --ref datasets/test/ref \\
+        --recognizer weights/recognizers/judge.onnx --out results/report
+
+Writes per_image.csv, metrics.json and report.html. Exit code 1 when some pictures could not be judged (all are named),
+2 when nothing could be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import _root  # noqa: F401
+
+from basicsr.evaluation import (
+    JudgingOptions,
+    Sources,
+    evaluate_folders,
+    make_folder,
+    read_curves,
+    write_report,
+    write_tables,
+)
+from basicsr.evaluation.pairing import ANY_RUN
+from basicsr.evaluation.results import EvaluationResult
+from basicsr.utils.cli import run_main
+from basicsr.utils.errors import UserError
+
+logger = logging.getLogger("evaluate")
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_pictures(parser.add_argument_group("pictures"))
+    add_judges(parser.add_argument_group("judges"))
+    report = parser.add_argument_group("report")
+    report.add_argument("--out", type=Path, required=True, metavar="DIR")
+    report.add_argument("--title", default="Face restoration: evaluation")
+    report.add_argument("--note", default="", help="one line below the title, e.g. the settings of the runs")
+    add_many(report, "--curves", str, "[NAME=]FILE", "metrics.jsonl of trainings, drawn as loss curves")
+    report.add_argument("--seed", type=int, default=0, help="of the bootstrap; default: 0")
+    return parser.parse_args(argv)
+
+
+def add_many(group: argparse._ArgumentGroup, flag: str, kind: type, metavar: str, text: str) -> None:
+    """An option that takes several values and may be repeated."""
+    group.add_argument(flag, action="extend", nargs="+", default=[], type=kind, metavar=metavar, help=text)
+
+
+def add_pictures(group: argparse._ArgumentGroup) -> None:
+    """Folders and tables."""
+    add_many(group, "--restored", str, "[NAME=]DIR", "folder of results; several are set side by side")
+    group.add_argument("--gt", type=Path, metavar="DIR", help="ground truth, matched by file name up to the suffix")
+    add_many(group, "--ref", str, "[NAME=]DIR", "references; NAME=DIR for the run that was given others")
+    group.add_argument("--lq", type=Path, metavar="DIR", help="low-quality pictures, shown in the report")
+    pairs = "columns gt, restored, ref, ref:NAME, lq, identity instead of matching by name; references joined by ';'"
+    group.add_argument("--pairs", type=Path, metavar="CSV", help=pairs)
+    identities = "columns path, identity: intervals are then over people"
+    group.add_argument("--identities", type=Path, metavar="CSV", help=identities)
+
+
+def add_judges(group: argparse._ArgumentGroup) -> None:
+    """Recognisers and LPIPS."""
+    add_many(group, "--recognizer", Path, "FILE", "recognisers that judge identity")
+    group.add_argument("--recognizer_label", metavar="TEXT", help="kind of these recognisers, for every label")
+    add_many(group, "--trained_with", Path, "FILE", "recognisers of the training; none of them may judge")
+    allow = "let a recogniser of the training judge; the first line of the report says so"
+    group.add_argument("--allow_same_recognizer", action="store_true", help=allow)
+    nets = ("alex", "vgg", "squeeze")
+    group.add_argument("--lpips_net", nargs="*", choices=nets, default=["alex", "vgg"], help="default: alex vgg")
+    add_many(group, "--lpips_backbone", Path, "FILE", "one per net; default: weights/lpips, torch's hub folder")
+    group.add_argument("--crop_border", type=int, default=0, help="pixels that PSNR and SSIM leave out; default: 0")
+
+
+def named_paths(arguments: list[str], flag: str, default_name: str | None = None) -> dict[str, Path]:
+    """`NAME=PATH` or `PATH` (named `default_name`, or after the file or folder) -> path by name.
+
+    Raises:
+        UserError: a name occurs twice.
+    """
+    paths: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, rest = argument.partition("=")
+        if not equals or not name or "/" in name or Path(argument).exists():
+            path = Path(argument)
+            name = path.resolve().name if default_name is None else default_name
+        else:
+            path = Path(rest)
+        if name in paths:
+            raise UserError(f"{flag} {argument}: the name '{name}' is taken by {paths[name]}; write {flag} NAME=PATH")
+        paths[name] = path
+    return paths
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Evaluate, write, and say what came out."""
+    args = parse_arguments(argv)
+    sources = Sources(
+        restored=named_paths(args.restored, "--restored"),
+        gt=args.gt,
+        ref=named_paths(args.ref, "--ref", default_name=ANY_RUN),
+        lq=args.lq,
+        pairs=args.pairs,
+        identities=args.identities,
+    )
+    options = JudgingOptions(
+        recognizers=args.recognizer,
+        recognizer_label=args.recognizer_label,
+        lpips_nets=args.lpips_net,
+        lpips_backbones=args.lpips_backbone,
+        crop_border=args.crop_border,
+        trained_with=args.trained_with,
+        allow_same_recognizer=args.allow_same_recognizer,
+    )
+    curves = {name: read_curves(path) for name, path in named_paths(args.curves, "--curves").items()}
+    make_folder(args.out)
+    result = evaluate_folders(sources, options, title=args.title, note=args.note, seed=args.seed)
+    write_tables(result, args.out)
+    report = write_report(result, args.out, curves)
+    log_summary(result)
+    logger.info("report: %s", report)
+    return 1 if result.failures else 0
+
+
+def log_summary(result: EvaluationResult) -> None:
+    """The means, one line per figure."""
+    for figure in result.figures:
+        cells = []
+        for run in result.runs:
+            summary = result.summaries.get((run, figure.key))
+            cells.append(f"{run} {summary.mean:.{figure.digits}f}" if summary else f"{run} none")
+        logger.info("%s: %s", figure.label, ", ".join(cells))
+    for item in result.unavailable:
+        logger.info("%s: not available: %s", item.label, item.reason)
+    if result.failures:
+        logger.warning("%d pictures were not judged, see the report", len(result.failures))
+
+
+if __name__ == "__main__":
+    run_main(main)

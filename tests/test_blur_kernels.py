@@ -1,0 +1,104 @@
+"""Gaussian kernels against their equation, and the fused blur and resize against OpenCV's two calls."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from basicsr.data import blur_kernels
+from basicsr.data.blur_kernels import GaussianKernel, blur_and_resize, sampling_matrix
+
+KERNELS = [
+    GaussianKernel(41, 7.0, 7.0),
+    GaussianKernel(41, 5.0, 9.0, 0.7),
+    GaussianKernel(41, 2.0, 10.0, -2.5),
+    GaussianKernel(21, 1.0, 15.0, math.pi / 4),
+    GaussianKernel(13, 0.05, 0.3, 1.0),
+]
+
+
+def two_opencv_calls(image: np.ndarray, kernel: GaussianKernel, side: int) -> np.ndarray:
+    blurred = cv2.filter2D(image, -1, kernel.weights(), borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.resize(blurred, (side, side), interpolation=cv2.INTER_LINEAR))
+
+
+def test_kernel_is_the_normal_density_of_its_covariance():
+    kernel = GaussianKernel(7, 1.5, 0.8, 0.6)
+    rotation = np.array([[math.cos(0.6), -math.sin(0.6)], [math.sin(0.6), math.cos(0.6)]])
+    inverse = np.linalg.inv(rotation @ np.diag([1.5**2, 0.8**2]) @ rotation.T)
+    expected = np.empty((7, 7))
+    for row in range(7):
+        for column in range(7):
+            v = np.array([column - 3, row - 3])
+            expected[row, column] = math.exp(-0.5 * v @ inverse @ v)
+    np.testing.assert_allclose(kernel.weights(), expected / expected.sum(), atol=1e-15)
+
+
+def test_an_isotropic_kernel_is_the_outer_product_of_its_line():
+    kernel = GaussianKernel(9, 1.3, 1.3, 0.9)
+    np.testing.assert_allclose(np.outer(kernel.line(), kernel.line()), kernel.weights(), atol=1e-15)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_factors_add_up_to_the_kernel_within_the_tolerance(kernel: GaussianKernel):
+    columns, rows = kernel.factors()
+    assert np.abs(columns.T @ rows - kernel.weights()).sum() <= blur_kernels.RANK_TOLERANCE
+
+
+@pytest.mark.parametrize("side", [1, 9, 17, 50, 64])
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_fused_blur_and_resize_equals_two_opencv_calls(
+    kernel: GaussianKernel, side: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(blur_kernels, "MAX_COST_ISO", np.inf)  # fused whatever it costs
+    monkeypatch.setattr(blur_kernels, "MAX_COST_ANISO", np.inf)
+    image = rng.random((64, 64, 3), dtype=np.float32)
+    ours, plain = blur_and_resize(image, kernel, side), two_opencv_calls(image, kernel, side)
+    np.testing.assert_allclose(ours, plain, atol=blur_kernels.RANK_TOLERANCE + 1e-6)  # and float32's own rounding
+
+
+def test_separable_fallback_equals_two_opencv_calls(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(blur_kernels, "MAX_COST_ISO", 0)
+    image = rng.random((64, 64, 3), dtype=np.float32)
+    ours = blur_and_resize(image, KERNELS[0], 50)
+    np.testing.assert_allclose(ours, two_opencv_calls(image, KERNELS[0], 50), atol=1e-5)
+
+
+def test_a_bright_pixel_at_the_border_is_not_counted_twice():
+    # border reflected without its edge pixel: the line through a picture that is 1 at the edge keeps its sum there
+    line = np.array([[0.25, 0.5, 0.25]])
+    matrix, _, _ = sampling_matrix(line, size=4, side=4)
+    np.testing.assert_allclose(
+        matrix[:, 0], [[0.5, 0.5, 0, 0], [0.25, 0.5, 0.25, 0], [0, 0.25, 0.5, 0.25], [0, 0, 0.5, 0.5]]
+    )
+
+
+def test_the_band_of_a_sampling_matrix_holds_all_its_weights(rng: np.random.Generator):
+    for size, side, length in ((64, 9, 41), (64, 64, 21), (50, 7, 13), (512, 17, 41)):
+        matrix, first, last = sampling_matrix(rng.random((2, length)), size, side)
+        for point in range(side):
+            outside = np.ones(size, bool)
+            outside[first[point] : last[point]] = False
+            assert np.all(matrix[point][:, outside] == 0)
+
+
+def test_an_even_size_is_refused():
+    with pytest.raises(ValueError, match="odd size"):
+        GaussianKernel(4, 1.0, 1.0)
+
+
+def test_the_number_of_threads_changes_no_bit_and_is_left_as_found(rng: np.random.Generator):
+    image, before = rng.random((256, 256, 3), dtype=np.float32), torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(blur_and_resize(image, KERNELS[1], 30))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(results[0], results[1])

@@ -1,0 +1,297 @@
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from basicsr.archs.codeformer_arch import CodeFormer
+from basicsr.archs.id_codeformer_arch import IDCodeFormer, IdentityStyle
+from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.utils.errors import OptionError
+from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.weights import load_into
+
+TINY: dict[str, Any] = {
+    "dim_embd": 16, "n_head": 4, "n_layers": 2, "codebook_size": 16, "latent_size": 64, "connect_list": ["16", "32"],
+    "img_size": 32, "nf": 8, "ch_mult": [1, 1, 2], "emb_dim": 8,
+}  # fmt: skip
+IDENTITY: dict[str, Any] = {"id_embed_dim": 6, "id_map_shape": [5, 2, 2], "num_vec_tokens": 2, "num_map_tokens": 3}
+
+
+def codeformer() -> Any:
+    """32 px, 8 x 8 codes, 2 layers; codes and positions as if trained."""
+    torch.manual_seed(0)
+    net: Any = CodeFormer(**TINY)
+    net.quantize.embedding.weight.data.normal_()
+    net.position_emb.data.normal_(std=0.5)
+    return net.eval()
+
+
+def id_codeformer(**changes: Any) -> Any:
+    """At the start: the same CodeFormer, identity parts untrained."""
+    torch.manual_seed(7)
+    net = IDCodeFormer(**TINY, **{**IDENTITY, **changes}).eval()
+    load_into(net, codeformer().state_dict(), strict=False)
+    return net
+
+
+def trained(net: Any, std: float = 0.3) -> Any:
+    """The same with every zero-initialised output projection and the null keys at small random values."""
+    torch.manual_seed(9)
+    for layer in net.ft_layers:
+        if layer.cross_attn is not None:
+            layer.cross_attn.proj_out.weight.data.normal_(std=std)
+            if layer.cross_attn.null_key is not None:
+                layer.cross_attn.null_key.data.normal_(std=std)
+    for style in net.style_dict.values():
+        style.mlp[-1].weight.data.normal_(std=std)
+        style.mlp[-1].bias.data.normal_(std=std)
+    return net
+
+
+def images(batch: int) -> Tensor:
+    return torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def references(batch: int = 2, num_refs: int = 2, seed: int = 0) -> IdentityFeatures:
+    rng = torch.Generator().manual_seed(seed)
+    return IdentityFeatures(
+        F.normalize(torch.randn(batch, num_refs, 6, generator=rng), dim=-1),
+        torch.randn(batch, num_refs, 5, 2, 2, generator=rng),
+        torch.ones(batch, num_refs, dtype=torch.bool),
+        torch.rand(batch, num_refs, generator=rng) * 0.9 + 0.1,
+    )
+
+
+def identity_loss_stand_in(restored: Tensor, gt: Tensor) -> Tensor:
+    """1 - cosine of a fixed random convolution's features, as a recogniser would give."""
+    rng = torch.Generator().manual_seed(3)
+    weight = torch.randn(8, 3, 8, 8, generator=rng)
+    ours, wanted = (F.conv2d(x, weight, stride=4).tanh().flatten(1) for x in (restored, gt))
+    return (1 - F.cosine_similarity(ours, wanted)).mean()
+
+
+def gradients(net: Any, **arguments: Any) -> dict[str, float]:
+    """Sum of |gradient| of the identity loss by parameter name; 0.0 where there is none."""
+    restored = net.train()(images(2), references(), w=0.5, **arguments).restored
+    identity_loss_stand_in(restored, images(2).flip(0)).backward()
+    return {name: 0.0 if p.grad is None else float(p.grad.abs().sum()) for name, p in net.named_parameters()}
+
+
+def test_a_codeformer_checkpoint_loads_with_new_keys_missing_and_nothing_else():
+    report = load_into(id_codeformer(), codeformer().state_dict(), strict=False)
+    assert report.extra == report.mismatched == []
+    assert all("cross_attn" in key or key.startswith(("identity_encoder.", "style_dict.")) for key in report.missing)
+    assert len(report.missing) > 0
+
+
+def test_the_released_size_keeps_all_515_keys_in_order_and_adds_its_own():
+    with torch.device("meta"):
+        released, ours = list(CodeFormer().state_dict()), list(IDCodeFormer().state_dict())
+    assert len(released) == 515
+    assert [key for key in ours if key in set(released)] == released
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("style", ["adain", "film", "adain_mean", "none"])
+@pytest.mark.parametrize(("w", "id_scale"), [(0.0, 1.0), (0.5, 1.0), (0.5, 2.5)])
+def test_at_the_start_the_output_is_codeformers_bit_for_bit_with_references_given(style, w, id_scale):
+    base, out = (
+        codeformer()(images(2), w=w),
+        id_codeformer(style=style)(images(2), references(), w=w, id_scale=id_scale),
+    )
+    assert torch.equal(out.logits, base.logits)
+    assert torch.equal(out.restored, base.restored)
+    assert torch.equal(out.lq_feat, base.lq_feat)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"use_null_key": False}, {"style": "film"}, {"inject": "none"}])
+@pytest.mark.parametrize("id_scale", [1.0, 3.0])
+def test_a_sample_without_reference_is_codeformers_bit_for_bit_whatever_the_identity_weights(changes, id_scale):
+    net, lq, identity = trained(id_codeformer(**changes)), images(2), references()
+    identity.mask[0] = False
+    base, mixed = codeformer()(lq, w=0.5), net(lq, identity, w=0.5, id_scale=id_scale)
+    assert torch.equal(mixed.logits[0], base.logits[0])
+    assert torch.equal(mixed.restored[0], base.restored[0])
+    assert not torch.allclose(mixed.restored[1], base.restored[1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_identity_none_is_codeformer_bit_for_bit():
+    assert torch.equal(
+        trained(id_codeformer())(images(2), None, w=0.5).restored, codeformer()(images(2), w=0.5).restored
+    )
+
+
+@torch.no_grad()
+def test_another_person_gives_other_codes_and_another_image():
+    net = trained(id_codeformer())
+    one, other = net(images(2), references(seed=0)), net(images(2), references(seed=5))
+    assert not torch.allclose(one.logits, other.logits, atol=1e-3)
+    assert not torch.allclose(one.restored, other.restored, atol=1e-3)
+
+
+@torch.no_grad()
+def test_guidance_extrapolates_from_the_blind_logits():
+    net, lq = trained(id_codeformer()), images(2)
+    null, plain = net(lq, None).logits, net(lq, references()).logits
+    assert torch.equal(net(lq, references(), id_scale=0.0).logits, null)
+    torch.testing.assert_close(net(lq, references(), id_scale=2.0).logits, null + 2.0 * (plain - null))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("id_scale", "passes"), [(0.0, 1), (1.0, 1), (2.0, 2)])
+def test_guidance_costs_one_encoder_pass_and_at_most_one_extra_transformer_pass(id_scale, passes):
+    net, calls = trained(id_codeformer()), []
+    net.encoder.blocks[0].register_forward_hook(lambda *_: calls.append("encoder"))
+    net.ft_layers[0].register_forward_hook(lambda *_: calls.append("transformer"))
+    net.identity_encoder.register_forward_hook(lambda *_: calls.append("tokens"))
+    net(images(1), references(1), w=0.5, id_scale=id_scale)
+    assert calls.count("encoder") == 1
+    assert calls.count("transformer") == passes
+    assert calls.count("tokens") == (id_scale != 0.0)
+
+
+@torch.no_grad()
+def test_style_works_without_cft_and_w_id_scales_its_part_of_the_feature():
+    net, lq = trained(id_codeformer(inject="none")), images(2)
+    plain = net(lq, references(), w=0.0, w_id=0.0).restored
+    assert torch.equal(plain, codeformer()(lq).restored)
+    assert not torch.allclose(net(lq, references(), w=0.0, w_id=1.0).restored, plain, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["adain", "film", "adain_mean"])
+def test_style_is_gated_and_bounded_and_follows_its_formula_by_channel(mode):
+    torch.manual_seed(0)
+    style: Any = IdentityStyle(4, 6, mode)
+    style.mlp[-1].weight.normal_(std=5.0)
+    dec_feat, enc_feat = torch.randn(2, 4, 5, 5) * 3 + 1, torch.randn(2, 4, 5, 5)
+    embed = F.normalize(torch.randn(2, 6), dim=-1)
+    out = style(dec_feat, enc_feat, embed, torch.tensor([True, True]))
+    gate = torch.sigmoid(style.gate_dec(dec_feat) + style.gate_enc(enc_feat))[:, 0]
+    dgamma, dbeta = torch.tanh(style.mlp(embed * 6**0.5)).chunk(2, 1)
+    for b in range(2):
+        for c in range(4):
+            feat = dec_feat[b, c]
+            normalised = (feat - feat.mean()) / (feat.var(correction=0) + 1e-5).sqrt()
+            by_mode = {"adain": normalised, "film": feat, "adain_mean": -feat.mean()}
+            expected = gate[b] * (dgamma[b, c] * by_mode[mode] + dbeta[b, c])
+            torch.testing.assert_close(out[b, c], expected, atol=1e-5, rtol=1e-4)
+    assert gate.shape == (2, 5, 5)
+
+
+@torch.no_grad()
+def test_style_list_names_the_scales_that_are_styled():
+    net = trained(id_codeformer(style_list=["8"], inject="none"))
+    assert list(net.style_dict) == ["8"]
+    assert not torch.allclose(net(images(1), references(1)).restored, codeformer()(images(1)).restored, atol=1e-3)
+
+
+def test_identity_gradient_reaches_every_layer_the_cross_attention_and_the_token_projector():
+    grads = gradients(trained(id_codeformer(), std=0.05), code_grad="ste_softmax")
+    for index in range(2):
+        layer = f"ft_layers.{index}"
+        for name in ("self_attn.in_proj_weight", "linear1.weight", "linear2.weight", "norm1.weight", "norm2.weight"):
+            assert grads[f"{layer}.{name}"] > 0, name
+        for name in ("q.weight", "k.weight", "v.weight", "proj_out.weight", "null_key", "norm.weight"):
+            assert grads[f"{layer}.cross_attn.{name}"] > 0, name
+    for name in ("vec_mlp.0.weight", "vec_mlp.2.weight", "map_resampler.queries", "map_resampler.map_emb.weight"):
+        assert grads[f"identity_encoder.{name}"] > 0, name
+    for size in ("16", "32"):
+        for name in ("mlp.0.weight", "mlp.2.weight", "gate_dec.weight", "gate_enc.weight"):
+            assert grads[f"style_dict.{size}.{name}"] > 0, name
+    assert grads["encoder.blocks.0.weight"] > 0
+
+
+def test_at_the_exact_start_only_the_output_projections_of_the_identity_parts_get_a_gradient():
+    grads = gradients(id_codeformer(), code_grad="ste_softmax")
+    added = {n: g for n, g in grads.items() if "cross_attn" in n or n.startswith(("identity_encoder", "style_dict"))}
+    heads = {f"ft_layers.{index}.cross_attn.proj_out.weight" for index in range(2)}
+    heads |= {f"style_dict.{size}.mlp.2.{kind}" for size in ("16", "32") for kind in ("weight", "bias")}
+    assert {name for name, value in added.items() if value > 0} == heads
+
+
+def test_without_code_gradient_the_transformer_its_identity_and_the_encoder_get_exactly_zero():
+    grads = gradients(trained(id_codeformer(), std=0.05), code_grad="none")
+    blind = ("position_emb", "feat_emb", "ft_layers", "idx_pred_layer", "identity_encoder", "encoder")
+    assert all(value == 0.0 for name, value in grads.items() if name.startswith(blind))
+    assert grads["style_dict.16.mlp.2.weight"] > 0
+
+
+def literal() -> Any:
+    """The idea taken literally: one key, and nothing to look away to."""
+    return trained(id_codeformer(num_vec_tokens=1, num_map_tokens=0, use_null_key=False, style="none"))
+
+
+def cross_attention_outputs(net: Any) -> list[Tensor]:
+    """Cross-attention outputs (L, B, C) of every layer for one reference."""
+    outputs: list[Tensor] = []
+    for layer in net.ft_layers:
+        layer.cross_attn.register_forward_hook(lambda _module, _inputs, out: outputs.append(out.detach()))
+    net(images(2), references(num_refs=1), code_only=True)
+    return outputs
+
+
+def test_with_a_single_key_the_cross_attention_is_one_constant_for_all_positions():
+    for out in cross_attention_outputs(literal()):
+        torch.testing.assert_close(out, out[:1].expand_as(out), atol=1e-6, rtol=1e-5)
+    assert all(out.std(0).max() > 1e-3 for out in cross_attention_outputs(trained(id_codeformer())))
+
+
+def test_with_a_single_key_queries_and_keys_learn_nothing():
+    net = literal()
+    net(images(2), references(num_refs=1), code_only=True).logits.square().mean().backward()
+    for layer in net.ft_layers:
+        cross = layer.cross_attn
+        assert cross.q.weight.grad.abs().max() < 1e-7 * cross.v.weight.grad.abs().max()
+        assert cross.k.weight.grad.abs().max() < 1e-7 * cross.v.weight.grad.abs().max()
+
+
+@torch.no_grad()
+def test_decode_first_restores_the_first_samples_with_their_own_references():
+    net, lq, identity = trained(id_codeformer()), images(3), references(3)
+    full, part = net(lq, identity, w=0.5), net(lq, identity, w=0.5, decode_first=2)
+    assert torch.equal(part.logits, full.logits)
+    torch.testing.assert_close(part.restored, full.restored[:2], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_code_only_predicts_the_same_identity_codes_and_no_image():
+    net = trained(id_codeformer())
+    out = net(images(2), references(), code_only=True)
+    assert out.restored is None
+    assert torch.equal(out.logits, net(images(2), references(), w=0.5).logits)
+
+
+def test_without_injection_and_style_no_parameter_is_added():
+    assert list(id_codeformer(inject="none", style="none").state_dict()) == list(codeformer().state_dict())
+
+
+def test_identity_parts_can_be_frozen_by_name():
+    net = id_codeformer(fix_modules=["identity_encoder", "style_dict", "transformer"])
+    trainable = {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
+    assert trainable == {"encoder", "quantize", "generator", "fuse_convs_dict"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"style_list": ["64"]}, "style_list: no feature of width '64'"),
+        ({"inject": "kv"}, "inject: no way 'kv'"),
+        ({"style": "adam"}, "style: no style 'adam'"),
+        ({"num_vec_tokens": 0, "num_map_tokens": 0}, "makes no identity token"),
+        ({"fix_modules": ["identity_encodr"]}, "Did you mean 'identity_encoder'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_by_name(arguments, message):
+    with pytest.raises(OptionError, match=message):
+        id_codeformer(**arguments)
+
+
+def test_id_codeformer_is_registered_and_binds_yaml_lists():
+    with torch.device("meta"):
+        net: nn.Module = ARCH_REGISTRY.build({"type": "IDCodeFormer", **TINY, **IDENTITY, "style_list": ["16"]})
+    assert isinstance(net, IDCodeFormer)

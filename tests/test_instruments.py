@@ -1,0 +1,32 @@
+"""The metrics of an evaluation: labels, protocols, and files that were named but are not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from basicsr.evaluation.instruments import JudgingOptions, build_instruments
+from basicsr.utils.errors import UserError
+
+
+def test_crop_border_stands_in_the_protocol_of_pixel_metrics() -> None:
+    instruments = build_instruments(JudgingOptions(lpips_nets=(), crop_border=4))
+    assert [figure.label for figure, _ in instruments.metrics] == ["PSNR", "SSIM"]
+    assert all("crop_border 4" in figure.protocol for figure, _ in instruments.metrics)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (JudgingOptions([Path("gone.onnx")], lpips_nets=()), r"gone\.onnx: no such recogniser file"),
+        (JudgingOptions(lpips_nets=(), trained_with=[Path("gone.pth")]), r"gone\.pth: no such recogniser file"),
+        (JudgingOptions(lpips_nets=("alex",), lpips_backbones=[Path("gone.pth")]), r"gone\.pth: no such file"),
+        (JudgingOptions(lpips_nets=("alex",), lpips_backbones=[Path("a"), Path("b")]), "2 files for 1 nets"),
+        (JudgingOptions(lpips_nets=("resnet",)), "expected alex, vgg, squeeze"),
+        (JudgingOptions(crop_border=-1), "expected 0 or more"),
+    ],
+)
+def test_what_was_named_must_be_there(options: JudgingOptions, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_instruments(options)

@@ -1,0 +1,176 @@
+"""The stages: what they refuse, what each iteration of the schedule does, where gradients go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_run import build, make_recognizer, parse, run, stage_options
+
+from basicsr.models.id_codeformer_joint_model import Phase, Step, check_schedule
+from basicsr.models.identity_source import MODE_NONE, MODE_REF, MODE_SELF, draw_modes, identity_features
+from basicsr.recognizers import load_recognizer
+from basicsr.utils.errors import OptionError, UserError
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    run(stage_options(1, folder, total_iter=2), folder)
+    return folder
+
+
+def one_batch(stage_number: int, toy: Path, **train: Any) -> Any:
+    """(stage, first batch) of a toy stage."""
+    from basicsr.engine.loaders import train_loader
+
+    options = parse(stage_options(stage_number, toy, **train), toy)
+    return build(options), next(iter(train_loader(options.datasets["train"], 0, 0)))
+
+
+@pytest.mark.parametrize("stage_number", [1, 2, 3])
+def test_a_few_steps_on_one_batch_lower_its_loss(toy: Path, stage_number: int) -> None:
+    phases: dict[str, Any] = {"schedule": [{"until": None, "w": 1.0}]} if stage_number == 3 else {}
+    stage, batch = one_batch(stage_number, toy, gan_opt=None, **phases) if stage_number != 2 else one_batch(2, toy)
+    optimizer = torch.optim.Adam([p for p in stage.net_g.parameters() if p.requires_grad], 3e-3)
+    values = []
+    for _ in range(8):
+        total = torch.stack(list(stage.generator_losses(batch, 2)[0].values())).sum()
+        values.append(total.item())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert values[-1] < 0.95 * values[0]
+
+
+def test_stage_ii_refuses_to_start_without_stage_i_weights(toy: Path) -> None:
+    plain = stage_options(2, toy)
+    del plain["path"]["pretrain_network_vqgan"]
+    with pytest.raises(OptionError, match="untrained"):
+        parse(plain, toy)
+
+
+def test_codes_of_another_codebook_are_refused(toy: Path) -> None:
+    plain = stage_options(2, toy)
+    other = stage_options(1, toy, total_iter=1)
+    other |= {"name": "other_vqgan", "manual_seed": 7}
+    run(other, toy)
+    trained = run({**plain, "name": "with_first"}, toy)
+    plain["path"] |= {
+        "pretrain_network_vqgan": str(toy / "experiments/other_vqgan/models/net_g_latest.pth"),
+        "pretrain_network_g": str(trained.folder / "models/net_g_latest.pth"),
+    }
+    with pytest.raises(OptionError, match="codebook"):
+        build(parse(plain, toy))
+
+
+def test_a_recogniser_of_other_sizes_is_refused_with_the_values_to_set(toy: Path) -> None:
+    plain = stage_options(2, toy)
+    plain["network_g"]["id_embed_dim"] = 32
+    with pytest.raises(OptionError, match=r"id_embed_dim.*16"):
+        build(parse(plain, toy))
+
+
+def test_phases_of_the_schedule_follow_upstreams_table() -> None:
+    large = Step("large", code_only=True)
+    schedule = [
+        Phase(until=40_000, w=1.0),
+        Phase(until=80_000, w=1.3),
+        Phase(until=120_000, lq="large", code_only=True),
+        Phase(w=1.3, every=15, otherwise=large),
+    ]
+    check_schedule(schedule)
+
+    def at(current_iter: int) -> Step:
+        phase = next(p for p in schedule if p.until is None or current_iter <= p.until)
+        return phase.step_at(current_iter)
+
+    assert [at(t).w for t in (1, 40_000, 40_001, 80_000)] == [1.0, 1.0, 1.3, 1.3]
+    assert at(80_001).code_only
+    assert at(120_000).code_only, "the iteration at which the released schedule crashes"
+    assert at(120_001) == large
+    assert at(120_015) == Step("small", w=1.3)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [[], [Phase(until=None), Phase(until=5)], [Phase(until=5), Phase(until=5)], [Phase(every=3)], [Phase(every=0)]],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(schedule: list[Phase]) -> None:
+    with pytest.raises(OptionError, match="schedule"):
+        check_schedule(schedule)
+
+
+@pytest.mark.parametrize("w", [0.0, 0.7])
+def test_stage_iii_with_the_gan_is_legal_at_any_w(toy: Path, w: float) -> None:
+    stage, batch = one_batch(3, toy, schedule=[{"until": None, "w": w}])
+    losses, restored = stage.generator_losses(batch, 5)
+    torch.stack(list(losses.values())).sum().backward()
+    assert {"l_g_pix", "l_g_gan", "l_g_code"} <= losses.keys()
+    assert restored.shape == batch["gt"].shape
+    assert torch.isfinite(stage.figures["d_weight"])
+
+
+def test_an_identity_loss_in_a_code_only_phase_has_its_own_decode(toy: Path) -> None:
+    stage, batch = one_batch(3, toy, schedule=[{"until": None, "code_only": True}])
+    losses, restored = stage.generator_losses(batch, 2)
+    assert "l_g_id" in losses
+    assert restored is None, "these pictures are not for the discriminator"
+    losses["l_g_id"].backward()
+    gradient = stage.trained_net().idx_pred_layer[1].weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("code_grad", "reaches"), [("ste_softmax", True), ("none", False)])
+def test_l_ids_reaches_the_transformer_only_through_an_estimator(toy: Path, code_grad: str, reaches: bool) -> None:
+    stage, batch = one_batch(2, toy, code_grad=code_grad)
+    stage.generator_losses(batch, 2)[0]["l_g_id"].backward()
+    net = stage.trained_net()
+    for parameter in (*net.ft_layers.parameters(), *net.encoder.parameters()):
+        if not reaches:
+            assert parameter.grad is None
+    for layer in net.ft_layers if reaches else ():
+        assert layer.self_attn.in_proj_weight.grad.abs().sum() > 0
+        assert layer.linear1.weight.grad.abs().sum() > 0
+
+
+def test_identity_dropout_has_its_shares() -> None:
+    draws = torch.arange(1000) / 1000
+    modes = draw_modes(draws, p_null=0.15, p_self=0.2)
+    counts = [(modes == mode).sum().item() for mode in (MODE_NONE, MODE_SELF, MODE_REF)]
+    assert counts == [150, 200, 650]
+
+
+def test_identity_features_follow_the_mode_of_each_sample(tmp_path: Path) -> None:
+    recognizer = load_recognizer(make_recognizer(tmp_path / "r.safetensors"))
+    lq, refs = torch.rand(4, 3, 32, 32) * 2 - 1, torch.rand(4, 2, 3, 32, 32) * 2 - 1
+    ref_mask = torch.tensor([[True, True], [True, False], [True, True], [False, False]])
+    modes = torch.tensor([MODE_REF, MODE_SELF, MODE_NONE, MODE_REF])
+    out = identity_features(recognizer, lq, refs, ref_mask, modes)
+    assert out.mask.tolist() == [[True, True], [True, False], [False, False], [True, False]]
+    torch.testing.assert_close(out.embed[0], recognizer(refs[0]).embedding)
+    torch.testing.assert_close(out.embed[1, :1], recognizer(lq[1:2]).embedding)
+    torch.testing.assert_close(out.embed[3, :1], recognizer(lq[3:4]).embedding)  # no reference: its own
+    assert not out.embed[2].any()
+    assert (out.quality > 0).all()
+    assert (out.quality <= 1).all()
+
+
+def test_row_a_trains_without_a_recogniser(toy: Path) -> None:
+    plain = stage_options(2, toy)
+    plain["network_g"] = {k: v for k, v in plain["network_g"].items() if not k.startswith(("id_", "num_"))}
+    plain["network_g"]["type"] = "CodeFormer"
+    del plain["network_identity"]
+    plain["train"]["identity_opt"] = None
+    trainer = run({**plain, "name": "row_a"}, toy)
+    assert trainer.state.current_iter == 4
+
+
+def test_ids_as_loss_without_a_recogniser_is_refused(toy: Path) -> None:
+    plain = stage_options(2, toy)
+    del plain["network_identity"]
+    with pytest.raises(UserError, match="network_identity"):
+        build(parse(plain, toy))

@@ -1,0 +1,114 @@
+"""The loop: exact resume, stopping by a signal, refusing a loss that is not finite, restarting the schedule of data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_run import build, parse, run, stage_options, weights_of
+
+from basicsr.engine.trainer import EXIT_STOPPED, NonFiniteLossError, Trainer
+from basicsr.models.base_model import BaseModel, Batch, Losses
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy data and the weights of a toy stage I."""
+    folder = tmp_path_factory.mktemp("toy")
+    run(stage_options(1, folder, total_iter=2), folder)
+    return folder
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_two_iterations_stop_resume_and_two_more_equal_four_bit_for_bit(toy: Path, stage: int) -> None:
+    plain = stage_options(stage, toy)
+    straight = run({**plain, "name": f"straight{stage}"}, toy)
+    first = {**plain, "name": f"resumed{stage}"}
+    first["train"] = {**plain["train"], "total_iter": 2}
+    run(first, toy)
+    state = toy / "experiments" / f"resumed{stage}" / "training_states" / "2.state"
+    resumed = run({**plain, "name": f"resumed{stage}"}, toy, state)
+    expected, found = weights_of(straight), weights_of(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_resumed_run_reads_the_samples_that_come_next(toy: Path) -> None:
+    paths: dict[str, list[str]] = {}
+    for name, resume_from in (("straight", None), ("resumed", 2)):
+        options = parse(stage_options(1, toy), toy)
+        trainer = Trainer(options, build(options), toy / "order")
+        trainer.state.current_iter = resume_from or 0
+        paths[name] = [path for batch in trainer._batches(4) for path in batch["gt_path"]]
+    assert paths["straight"][4:] == paths["resumed"]
+
+
+def test_sigterm_writes_a_checkpoint_and_leaves_with_its_code(toy: Path) -> None:
+    options = parse({**stage_options(1, toy, total_iter=50), "name": "stopped"}, toy)
+    stage = build(options)
+    compute = stage.generator_losses
+
+    def stop_in_the_third(batch: Batch, current_iter: int) -> Any:
+        if current_iter == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return compute(batch, current_iter)
+
+    stage.generator_losses = stop_in_the_third  # type: ignore[method-assign]
+    folder = toy / "experiments" / "stopped"
+    assert Trainer(options, stage, folder).run() == EXIT_STOPPED
+    assert (folder / "training_states" / "3.state").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(toy: Path) -> None:
+    options = parse({**stage_options(1, toy), "name": "nan"}, toy)
+    stage = build(options)
+    compute = stage.generator_losses
+
+    def poisoned(batch: Batch, current_iter: int) -> tuple[Losses, torch.Tensor | None]:
+        losses, restored = compute(batch, current_iter)
+        if current_iter == 2:
+            losses["l_g_pix"] = losses["l_g_pix"] * float("nan")
+        return losses, restored
+
+    stage.generator_losses = poisoned  # type: ignore[method-assign]
+    before = {}
+
+    class Spy(Trainer):
+        def _step(self, which: str, net: torch.nn.Module, losses: Losses, batch: Batch) -> None:
+            before.update({key: value.clone() for key, value in net.state_dict().items()} if which == "g" else {})
+            super()._step(which, net, losses, batch)
+
+    with pytest.raises(NonFiniteLossError, match=r"iteration 2: l_g_pix = nan.*\.png"):
+        Spy(options, stage, toy / "experiments" / "nan").run()
+    assert all(torch.equal(before[key], value) for key, value in stage.net_g.state_dict().items())
+
+
+def test_the_log_holds_every_loss_of_every_printed_iteration(toy: Path) -> None:
+    run({**stage_options(3, toy), "name": "logged"}, toy)
+    lines = [json.loads(line) for line in (toy / "experiments" / "logged" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iter"] for line in lines] == [1, 2, 3, 4]
+    for line in lines:
+        assert {"l_g_code", "l_g_feat", "code_top1", "code_top5", "lr_g"} <= line.keys()
+    assert "l_g_pix" in lines[0]
+    assert "l_g_pix" not in lines[2], "iteration 3 predicts codes alone"
+    assert "l_g_id" in lines[1]
+    assert "l_g_id" not in lines[0], "every: 2"
+
+
+def test_frozen_networks_stay_frozen_and_in_eval_while_training(toy: Path) -> None:
+    trainer = run({**stage_options(2, toy), "name": "frozen"}, toy)
+    stage: BaseModel = trainer.stage
+    before = torch.load(toy / "experiments/toy1/models/net_g_latest.pth", weights_only=True)["params_ema"]
+    assert stage.vqgan is not None
+    assert stage.identity is not None
+    for net in (stage.vqgan, stage.identity):
+        assert not any(module.training for module in net.modules())
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert all(torch.equal(before[key], value) for key, value in stage.vqgan.state_dict().items())
+    assert torch.equal(before["quantize.embedding.weight"], stage.net_g.state_dict()["quantize.embedding.weight"])
