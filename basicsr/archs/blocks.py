@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.group_norm import ChannelsLastGroupNorm, is_channels_last
+
 RELEASED_GROUPS = 32
 
 
@@ -31,6 +33,13 @@ class Normalize(nn.GroupNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(num_groups(channels), channels, eps=1e-6, affine=True)
 
+    def forward(self, x: Tensor, reuse: bool = False) -> Tensor:
+        """x (B, C, H, W) -> the same shape. `reuse`: nobody reads x again; without a backward it is overwritten."""
+        if x.device.type != "cpu" or x.dtype != torch.float32 or not is_channels_last(x):
+            return super().forward(x)
+        overwrite = reuse and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
+        return ChannelsLastGroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps, overwrite)
+
 
 def swish_(x: Tensor) -> Tensor:
     """x * sigmoid(x), in place where no backward needs x: fresh memory of 64 MB costs as much time as the sums."""
@@ -50,7 +59,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(swish_(self.norm1(x)))  # (B, Cin, H, W) -> (B, Cout, H, W)
-        h = self.conv2(swish_(self.norm2(h)))
+        h = self.conv2(swish_(self.norm2(h, reuse=True)))
         return h.add_(x if self.conv_out is None else self.conv_out(x))
 
 

@@ -1,0 +1,94 @@
+"""Every shipped option file parses, binds, builds, and names earlier runs that other shipped files write."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from basicsr.config import Options, parse_options, resolved
+from basicsr.config.checks import missing_files
+from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "options").rglob("*.yml"))
+
+for package in ("archs", "data", "losses", "metrics", "models"):
+    importlib.import_module(f"basicsr.{package}")
+
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def options_of(path: Path) -> Options:
+    return parse_options(path, check_files=False)
+
+
+def test_the_three_stages_are_shipped_at_512_px_for_lfw_and_for_the_demo() -> None:
+    stages = {
+        (path.parent.name, MODEL_REGISTRY.get(options_of(path).model_type).__name__)
+        for path in FILES
+        if path.parent.name in ("options", "lfw", "demo")
+    }
+    models = ("VQGANModel", "IDCodeFormerModel", "IDCodeFormerJointModel")
+    assert stages >= {(folder, model) for folder in ("options", "lfw", "demo") for model in models}
+
+
+@every_file
+def test_a_shipped_file_is_bound_and_its_resolved_form_means_the_same(path: Path, tmp_path: Path) -> None:
+    options = options_of(path)
+    (tmp_path / "resolved.yml").write_text(resolved(options), encoding="utf-8")
+    assert options_of(tmp_path / "resolved.yml") == options
+
+
+@every_file
+def test_the_networks_of_a_shipped_file_can_be_built_and_share_the_vqgan(path: Path) -> None:
+    options = options_of(path)
+    specs = {name: getattr(options, name) for name in ("network_g", "network_d", "network_vqgan")}
+    with torch.device("meta"):  # shapes alone: a 512 px network would need a gigabyte
+        nets = {name: ARCH_REGISTRY.build(spec) for name, spec in specs.items() if spec is not None}
+    if "network_vqgan" in nets:
+        own = {key: value.shape for key, value in nets["network_g"].state_dict().items()}
+        frozen = {key: value.shape for key, value in nets["network_vqgan"].state_dict().items()}
+        assert frozen.items() <= own.items(), "network_g and network_vqgan differ in the VQGAN that they share"
+
+
+@every_file
+def test_weights_of_earlier_stages_come_from_runs_that_are_shipped_too(path: Path) -> None:
+    missing = [message for key, message in missing_files(options_of(path)) if key[0] == "path"]
+    for message in missing:
+        assert "writes it: python basicsr/train.py -opt options/" in message
+
+
+@every_file
+def test_a_stage_fits_the_networks_that_the_stage_before_it_has_trained(path: Path) -> None:
+    options = options_of(path)
+    by_name = {options_of(other).name: options_of(other) for other in FILES}
+    for ours, file in (("network_vqgan", "pretrain_network_vqgan"), ("network_d", "pretrain_network_d")):
+        weights = getattr(options.path, file)
+        if weights is None or not weights.startswith(options.path.experiments_root):
+            continue  # weights of others, such as released ones
+        writer = by_name[Path(weights).parts[-3]]
+        theirs = "network_g" if ours == "network_vqgan" else "network_d"
+        with torch.device("meta"):
+            wanted = ARCH_REGISTRY.build(getattr(options, ours)).state_dict()
+            written = ARCH_REGISTRY.build(getattr(writer, theirs)).state_dict()
+        assert {key: value.shape for key, value in wanted.items()} == {k: v.shape for k, v in written.items()}
+
+
+def test_the_phases_of_every_schedule_end_with_the_run_and_all_of_them_are_reached() -> None:
+    checked = 0
+    for path in FILES:
+        train = options_of(path).train
+        if train is not None and "schedule" in train.stage:
+            ends = [phase["until"] for phase in train.stage["schedule"]]
+            assert all(end < train.total_iter for end in ends[:-1]), path
+            assert ends[-1] is None or ends[-1] == train.total_iter, path
+            checked += 1
+    assert checked >= 3
+
+
+@every_file
+def test_the_head_of_a_shipped_file_says_what_it_is_for(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# ")
