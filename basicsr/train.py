@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +30,7 @@ from basicsr.engine.trainer import Trainer
 from basicsr.models.stage_builder import build_stage
 from basicsr.utils.cli import run_main
 from basicsr.utils.dist_util import barrier, close_distributed, default_device, init_distributed, is_main
-from basicsr.utils.logger import log_to_file, versions
+from basicsr.utils.logger import hold_log, log_to_file, versions
 from basicsr.utils.seed import seed_everything
 
 logger = logging.getLogger("basicsr.train")
@@ -56,25 +57,26 @@ def main(argv: list[str] | None = None) -> int:
 def train(options: Options, device: torch.device, auto_resume: bool) -> int:
     """Build the stage and run it. A folder left by an earlier run of the same name is set aside, never overwritten."""
     folder = Path(options.path.experiments_root) / options.name
+    held = hold_log()  # what building says belongs into the run's log, whose folder is made only after it went well
     resume_state = Path(options.path.resume_state) if options.path.resume_state else None
     if resume_state is None and auto_resume:
         resume_state = Checkpoints(folder, {}).last()
     seed_everything(options.manual_seed)
     stage = build_stage(options, device)
     if is_main():
-        prepare_folder(folder, options, resuming=resume_state is not None)
+        prepare_folder(folder, options, resume_state is not None, held)
     barrier()
     return Trainer(options, stage, folder, resume_state).run()
 
 
-def prepare_folder(folder: Path, options: Options, resuming: bool) -> None:
+def prepare_folder(folder: Path, options: Options, resuming: bool, held: MemoryHandler) -> None:
     """Make the experiment's folder and write down what runs: options, command, versions."""
     if folder.exists() and not resuming:
         aside = folder.with_name(f"{folder.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
         folder.rename(aside)
         logger.warning("%s holds an earlier run: it is now %s (use --auto_resume to go on instead)", folder, aside)
     folder.mkdir(parents=True, exist_ok=True)
-    log_to_file(folder / "train.log")
+    log_to_file(folder / "train.log", held)
     (folder / "options.yml").write_text(resolved(options), encoding="utf-8")
     run = {"command": shlex.join(sys.argv), "world_size": os.environ.get("WORLD_SIZE", "1"), **versions()}
     (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")

@@ -174,3 +174,16 @@ def test_ids_as_loss_without_a_recogniser_is_refused(toy: Path) -> None:
     del plain["network_identity"]
     with pytest.raises(UserError, match="network_identity"):
         build(parse(plain, toy))
+
+
+def test_lpips_without_its_backbone_is_left_out_and_said_but_a_named_file_must_be_there(
+    toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("basicsr.utils.lpips_net.BACKBONE_FOLDER", tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    stage = build(parse(stage_options(1, toy, perceptual_opt={"type": "LPIPSLoss"}), toy))
+    assert set(stage.losses) == {"pixel", "gan"}
+    assert "train.perceptual_opt: this run trains without it" in caplog.text
+    named = {"type": "LPIPSLoss", "backbone": str(tmp_path / "vgg.pth")}
+    with pytest.raises(UserError, match=r"vgg\.pth"):
+        build(parse(stage_options(1, toy, perceptual_opt=named), toy))

@@ -12,6 +12,7 @@ from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.config.options import Options, PathOptions, Spec
 from basicsr.models.base_model import BaseModel, Networks
 from basicsr.recognizers import load_recognizer
+from basicsr.utils.lpips_net import BackboneMissingError
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, bind_arguments
 from basicsr.utils.signature import parameters_of
 from basicsr.utils.weights import load_into, load_state
@@ -25,7 +26,8 @@ def build_stage(options: Options, device: torch.device) -> BaseModel:
     """The stage that `model_type` names, with its networks and losses on `device`."""
     train, _ = options.training()
     networks = build_networks(options)
-    losses = {key.removesuffix("_opt"): _build_loss(spec, networks) for key, spec in train.losses.items()}
+    built = {key.removesuffix("_opt"): _build_loss(key, spec, networks) for key, spec in train.losses.items()}
+    losses = {name: loss for name, loss in built.items() if loss is not None}
     stage_class = MODEL_REGISTRY.get(options.model_type)
     arguments = bind_arguments(stage_class, train.stage, INJECTED_INTO_STAGES)
     return cast(BaseModel, stage_class(networks, losses, device, **arguments))
@@ -59,9 +61,15 @@ def _load(net: nn.Module, short: str, paths: PathOptions) -> nn.Module:
     return net
 
 
-def _build_loss(spec: Spec, networks: Networks) -> nn.Module:
-    """A loss; one that judges identities gets the frozen recogniser."""
+def _build_loss(key: str, spec: Spec, networks: Networks) -> nn.Module | None:
+    """A loss; one that judges identities gets the frozen recogniser. None: LPIPS without a backbone on this machine."""
     injected: dict[str, Any] = {}
     if "network_identity" in parameters_of(LOSS_REGISTRY.get(spec["type"])):
         injected["network_identity"] = networks.identity
-    return cast(nn.Module, LOSS_REGISTRY.build(spec, **injected))
+    try:
+        return cast(nn.Module, LOSS_REGISTRY.build(spec, **injected))
+    except BackboneMissingError as error:
+        if spec["backbone"] is not None:  # a file that was named has to be there
+            raise
+        logger.warning("train.%s: this run trains without it. %s", key, error)
+        return None

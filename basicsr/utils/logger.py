@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import torch
@@ -15,13 +16,26 @@ from basicsr.utils.dist_util import is_main
 
 logger = logging.getLogger(__name__)
 
+HELD_LINES = 10_000
 
-def log_to_file(path: Path) -> None:
-    """Send all log lines of this package to `path` as well, with time and level."""
+
+def hold_log() -> MemoryHandler:
+    """Keep the log lines of this package until `log_to_file` knows where they belong."""
+    held = MemoryHandler(HELD_LINES, flushLevel=logging.CRITICAL + 1)
+    logging.getLogger("basicsr").addHandler(held)
+    return held
+
+
+def log_to_file(path: Path, held: MemoryHandler) -> None:
+    """Send the held and all further log lines of this package to `path` as well, with time and level."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
-    logging.getLogger("basicsr").addHandler(handler)
+    held.setTarget(handler)
+    held.flush()
+    package = logging.getLogger("basicsr")
+    package.removeHandler(held)
+    package.addHandler(handler)
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,23 @@
+"""The log file of a run holds what was said before its folder was there."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from basicsr.utils.logger import hold_log, log_to_file
+
+
+def test_lines_from_before_the_file_and_after_it_stand_in_it_in_order(tmp_path: Path) -> None:
+    package = logging.getLogger("basicsr")
+    handlers = list(package.handlers)
+    logging.getLogger("basicsr.models").warning("built without LPIPS")
+    held = hold_log()
+    logging.getLogger("basicsr.models").warning("weights loaded")
+    log_to_file(tmp_path / "run" / "train.log", held)
+    logging.getLogger("basicsr.engine").warning("iteration 1")
+    (added,) = [handler for handler in package.handlers if handler not in handlers]
+    package.removeHandler(added)
+    added.close()
+    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+    assert [line.partition(": ")[2] for line in lines] == ["weights loaded", "iteration 1"]
