@@ -29,6 +29,7 @@ STRENGTHS = {  # blur sigma at 512 px, downsampling factor, noise of 255, JPEG q
     "small": ((0.1, 10.0), (1.0, 12.0), (0.0, 15.0), (60.0, 100.0)),
     "large": ((1.0, 15.0), (4.0, 30.0), (0.0, 20.0), (30.0, 80.0)),
     "severe": ((8.0, 20.0), (20.0, 48.0), (0.0, 20.0), (30.0, 80.0)),
+    "extreme": ((12.0, 24.0), (48.0, 112.0), (0.0, 20.0), (30.0, 80.0)),
 }
 
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         "--strength",
         choices=sorted(STRENGTHS),
         default="large",
-        help="small, large: upstream's two ranges; severe: hardly a face",
+        help="small, large: upstream's two ranges; severe: hardly a face; extreme: colours and an outline",
     )
     parser.add_argument("--num_images", type=int, help="default: every photo of a person with another photo")
     parser.add_argument("--seed", type=int, default=0)

@@ -10,22 +10,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import _root
 import cv2
 import numpy as np
+from _steps import Step, run_step
 
 from basicsr.utils.cli import run_main
-from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import imread, imwrite, list_images
 
 logger = logging.getLogger("demo")
@@ -36,30 +30,22 @@ NUM_PICTURED = 4
 MODES = ("none", "self", "ref", "wrong")
 
 
-class DemoStep(NamedTuple):
-    """A command, and the file whose presence says that it is done."""
-
-    title: str
-    command: Sequence[str]
-    makes: Path
-
-
-def demo_steps() -> list[DemoStep]:
+def demo_steps() -> list[Step]:
     """All steps in order."""
     return [*data_steps(), *training_steps(), *restoration_steps(), evaluation_step()]
 
 
-def data_steps() -> list[DemoStep]:
+def data_steps() -> list[Step]:
     """Two sets of generated people that share nobody, and a recogniser to train with and one to judge."""
     faces, people = OUT / "faces", OUT / "recognizer_faces"
     make = ["scripts/make_generated_faces.py", "--size", "64", "--workers", "2"]
     steps = [
-        DemoStep(
+        Step(
             "faces for the restorer",
             [*make, "--people", str(RESTORER_PEOPLE), "--photos", "6", "--out", str(faces)],
             faces / "index.csv",
         ),
-        DemoStep(
+        Step(
             "other people for the recognisers",
             [*make, "--people", str(RECOGNIZER_PEOPLE), "--photos", "6", "--offset", "100000", "--out", str(people)],
             people / "index.csv",
@@ -76,14 +62,14 @@ def data_steps() -> list[DemoStep]:
             "--threads",
             "2",
         ]
-        steps.append(DemoStep(f"recogniser to {name}", [*command, "--seed", seed, "--out", str(weights)], weights))
+        steps.append(Step(f"recogniser to {name}", [*command, "--seed", seed, "--out", str(weights)], weights))
     return steps
 
 
-def training_steps() -> list[DemoStep]:
+def training_steps() -> list[Step]:
     """Stages I, II and III."""
     return [
-        DemoStep(
+        Step(
             f"stage {numeral}",
             ["basicsr/train.py", "-opt", f"options/demo/stage{number}.yml", "--auto_resume"],
             OUT / "experiments" / f"demo_stage{number}" / "models" / "net_g_latest.pth",
@@ -92,12 +78,12 @@ def training_steps() -> list[DemoStep]:
     ]
 
 
-def restoration_steps() -> list[DemoStep]:
+def restoration_steps() -> list[Step]:
     """Held-out people, restored without an identity, with their own degraded photo, a reference, a wrong reference."""
     test_set = OUT / "test_set"
     make = ["scripts/make_test_set.py", "--index", str(OUT / "faces" / "index.csv"), "--size", "64"]
     steps = [
-        DemoStep(
+        Step(
             "test set",
             [*make, "--num_images", "200", "--strength", "severe", "--out", str(test_set)],
             test_set / "pairs_wrong.csv",
@@ -109,11 +95,11 @@ def restoration_steps() -> list[DemoStep]:
         out = OUT / "results" / mode
         command = ["inference_codeformer.py", "--pairs", str(pairs), "--has_aligned", "--weights", str(weights)]
         command += ["--mode", "ref" if mode == "wrong" else mode, "-w", "0.5", "--batch_size", "16", "-o", str(out)]
-        steps.append(DemoStep(f"restore, identity: {mode}", command, out / "results.json"))
+        steps.append(Step(f"restore, identity: {mode}", command, out / "results.json"))
     return steps
 
 
-def evaluation_step() -> DemoStep:
+def evaluation_step() -> Step:
     """The report over all ways to restore."""
     command = ["scripts/evaluate.py", "--pairs", str(OUT / "test_set" / "pairs.csv")]
     for name, folder in (
@@ -129,7 +115,7 @@ def evaluation_step() -> DemoStep:
         curve = OUT / "experiments" / f"demo_stage{number}" / "metrics.jsonl"
         command += ["--curves", f"stage {numeral}={curve}"]
     command += ["--title", "ID-CodeFormer demo: generated faces, 64 px", "--out", str(OUT / "report")]
-    return DemoStep("report", command, OUT / "report" / "report.html")
+    return Step("report", command, OUT / "report" / "report.html")
 
 
 def write_picture() -> Path:
@@ -144,22 +130,6 @@ def write_picture() -> Path:
     picture = _root.ROOT / OUT / "demo.png"
     imwrite(picture, np.asarray(grid, np.uint8))
     return picture
-
-
-def run_step(step: DemoStep) -> None:
-    """Run one step; its own progress goes to the terminal."""
-    if (_root.ROOT / step.makes).exists():
-        logger.info("== %s: done before (%s)", step.title, step.makes)
-        return
-    logger.info("== %s: python %s", step.title, shlex.join(step.command))
-    start = time.perf_counter()
-    # on a machine that does other work as well, OpenMP threads that spin while they wait cost ten times the work itself
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    command = [sys.executable, *step.command]
-    code = subprocess.run(command, cwd=_root.ROOT, env=environment, check=False).returncode
-    if code != 0:
-        raise UserError(f"the step '{step.title}' ended with code {code}; its reason stands above.")
-    logger.info("== %s: %.0f s", step.title, time.perf_counter() - start)
 
 
 def main(argv: list[str] | None = None) -> int:
