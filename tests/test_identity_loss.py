@@ -73,7 +73,9 @@ def test_every_and_batch_part_say_what_is_decoded():
     assert IdentityLoss(FirstPixels(), batch_part=0.1).num_samples(2) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"every": 0}, {"batch_part": 0.0}, {"batch_part": 1.5}, {"margin": 2.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"every": 0}, {"batch_part": 0.0}, {"batch_part": 1.5}, {"margin": 2.0}, {"jitter_seed": -1}]
+)
 def test_arguments_out_of_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(OptionError, match=next(iter(wrong))):
         IdentityLoss(FirstPixels(), **wrong)  # type: ignore[arg-type]

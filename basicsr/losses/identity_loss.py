@@ -86,10 +86,11 @@ class IdentityLoss(nn.Module):
         jitter_seed: int = 0,
     ) -> None:
         super().__init__()
-        if every < 1 or not 0 < batch_part <= 1 or (margin is not None and not -1 < margin <= 1):
+        margin_fits = margin is None or -1 < margin <= 1
+        if every < 1 or not 0 < batch_part <= 1 or not margin_fits or jitter_seed < 0:
             raise OptionError(
-                f"IdentityLoss: every={every}, batch_part={batch_part}, margin={margin}; expected every >= 1, "
-                "0 < batch_part <= 1 and -1 < margin <= 1 (or ~)."
+                f"IdentityLoss: every={every}, batch_part={batch_part}, margin={margin}, jitter_seed={jitter_seed}; "
+                "expected every >= 1, 0 < batch_part <= 1, -1 < margin <= 1 (or ~) and jitter_seed >= 0."
             )
         self.network_identity = network_identity
         self.loss_weight = loss_weight
@@ -108,7 +109,12 @@ class IdentityLoss(nn.Module):
         return max(1, math.ceil(self.batch_part * batch_size))
 
     def forward(self, restored: Tensor, gt: Tensor, current_iter: int) -> Tensor:
-        """Both RGB [-1, 1] (B, 3, S, S), the same samples. Returns a weighted scalar; `gt` gets no gradient."""
+        """Weighted scalar; `gt` gets no gradient.
+
+        Args:
+            restored, gt: RGB [-1, 1] (B, 3, S, S), the same samples.
+            current_iter: of the training, for the jitter.
+        """
         if self.jitter:
             view = draw_view(rng_for(JITTER_STREAM, self.jitter_seed, current_iter), restored.shape[-1])
             restored, gt = look_at(restored, view), look_at(gt, view)
