@@ -35,3 +35,12 @@ def test_code_feature_loss_moves_the_lq_features_and_never_the_codes() -> None:
     assert lq_feat.grad is not None
     assert lq_feat.grad.tolist() == [[[[3.0, -6.0]]]]  # 3 * 2 (lq - gt) / 2
     assert gt_feat.grad is None
+
+
+def test_code_losses_of_half_precision_outputs_are_computed_in_float32_under_autocast() -> None:
+    logits, code_idx = torch.randn(2, 16, 1024).bfloat16(), torch.randint(0, 1024, (2, 16))
+    lq_feat, gt_feat = torch.randn(2, 8, 4, 4).bfloat16(), torch.randn(2, 8, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        code, feat = CodeCrossEntropyLoss()(logits, code_idx), CodeFeatureLoss()(lq_feat, gt_feat)
+    assert torch.equal(code, CodeCrossEntropyLoss()(logits.float(), code_idx))
+    assert torch.equal(feat, CodeFeatureLoss()(lq_feat.float(), gt_feat))

@@ -13,6 +13,7 @@ import torch
 from basicsr.evaluation import EvaluationResult, JudgingOptions, Sources, evaluate_folders
 from basicsr.evaluation.evaluate import read_ahead
 from basicsr.evaluation.pairing import ANY_RUN
+from basicsr.metrics.color_metric import ColorDifferenceMetric
 from basicsr.metrics.identity_metric import IdentityMetric
 from basicsr.metrics.psnr_ssim_metric import PSNRMetric, SSIMMetric
 from basicsr.recognizers import RecognizerSpec, save_recognizer
@@ -67,8 +68,9 @@ def batch(folder: Path | None) -> torch.Tensor:
 def test_values_are_those_of_the_metrics_on_the_files(sources: Sources, judge: Path) -> None:
     result = judged(sources, judge)
     gt = batch(sources.gt)
+    metrics = {"psnr": PSNRMetric(), "ssim": SSIMMetric(), "delta_e": ColorDifferenceMetric()}
     for run, folder in sources.restored.items():
-        for key, metric in (("psnr", PSNRMetric()), ("ssim", SSIMMetric()), ("ids_judge", IdentityMetric(str(judge)))):
+        for key, metric in (metrics | {"ids_judge": IdentityMetric(str(judge))}).items():
             # 1e-6: float32 embeddings, batched differently
             assert np.allclose(result.values_of(run, key), metric.measure(batch(folder), gt).numpy(), atol=1e-6)
 
@@ -127,7 +129,7 @@ def test_missing_weights_give_no_number_but_a_reason(sources: Sources, monkeypat
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr("basicsr.utils.lpips_net.BACKBONE_FOLDER", tmp_path / "weights")
     result = evaluate_folders(sources, JudgingOptions(lpips_nets=("alex",)), device=torch.device("cpu"))
-    assert [figure.key for figure in result.figures] == ["psnr", "ssim"]
+    assert [figure.key for figure in result.figures] == ["psnr", "ssim", "delta_e"]
     assert [item.label for item in result.unavailable] == ["LPIPS-alex", "IDS"]
     assert "alexnet-owt-7be5be79.pth" in result.unavailable[0].reason
 
@@ -176,7 +178,7 @@ def test_the_script_writes_three_files_and_tells_by_its_exit_code_that_something
     arguments += ["--recognizer", str(judge), "--out", str(tmp_path / "out")]
     assert evaluate_script.main(arguments) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert {entry["key"] for entry in metrics["figures"]} == {"psnr", "ssim", "ids_judge"}
+    assert {entry["key"] for entry in metrics["figures"]} == {"psnr", "ssim", "delta_e", "ids_judge"}
     assert (tmp_path / "out" / "per_image.csv").is_file()
     assert (tmp_path / "out" / "report.html").is_file()
     (sources.restored["good"] / "a.png").unlink()

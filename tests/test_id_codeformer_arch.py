@@ -295,3 +295,78 @@ def test_id_codeformer_is_registered_and_binds_yaml_lists():
     with torch.device("meta"):
         net: nn.Module = ARCH_REGISTRY.build({"type": "IDCodeFormer", **TINY, **IDENTITY, "style_list": ["16"]})
     assert isinstance(net, IDCodeFormer)
+
+
+# --- The style path: what IA-CFT promises of every scale ---
+
+FEATURE_SIZES = {"16": 16, "32": 32}
+
+
+def features_of(net: Any, seed: int) -> dict[str, Tensor]:
+    """Random features (2, Cf, width, width) by width, with a mean and a contrast of their own in each channel."""
+    rng = torch.Generator().manual_seed(seed)
+    features = {}
+    for size, side in FEATURE_SIZES.items():
+        channels = net.channels_at[size]
+        level, contrast = torch.randn(2, 2, channels, 1, 1, generator=rng)
+        features[size] = torch.randn(2, channels, side, side, generator=rng) * (1 + contrast.abs()) + 3 * level
+    return features
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["adain", "film", "adain_mean"])
+@pytest.mark.parametrize("w", [0.0, 0.5, 1.3])
+def test_style_is_added_to_the_cft_in_proportion_to_w_id_whatever_w_is(mode, w):
+    net, identity = trained(id_codeformer(style=mode)), references()
+    dec, taps = features_of(net, 0), features_of(net, 1)
+    cft = net.cft_at(taps, w, None)
+    delta = {size: net.style_at(taps, {}, identity, 1.0, None)[size](dec[size]) - dec[size] for size in dec}
+    for w_id in (0.5, 1.0, 2.0):
+        fused = net.style_at(taps, cft, identity, w_id, None)
+        for size, feature in dec.items():
+            without_style = cft[size](feature) if w > 0 else feature
+            # 1e-5: the difference of two float32 sums of size 10
+            torch.testing.assert_close(
+                fused[size](feature) - without_style, w_id * delta[size], atol=1e-5 * w_id, rtol=1e-5
+            )
+            assert delta[size].abs().max() > 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("mode", "limit_of"), [("adain", "normalised"), ("film", "feature"), ("adain_mean", "mean")])
+def test_style_never_exceeds_one_unit_of_gain_and_one_of_offset_whatever_was_learned(mode, limit_of):
+    net, identity = trained(id_codeformer(style=mode), std=100.0), references()
+    dec, taps = features_of(net, 2), features_of(net, 3)
+    for size, feature in dec.items():
+        mean, std = feature.mean((2, 3), keepdim=True), feature.std((2, 3), correction=0, keepdim=True)
+        scale = {"normalised": (feature - mean) / std, "feature": feature, "mean": mean}[limit_of].abs()
+        delta = net.style_at(taps, {}, identity, 1.0, None)[size](feature) - feature
+        assert (delta.abs() <= scale + 1 + 1e-4).all()
+        assert delta.abs().max() > 0.5  # the limit is met, not avoided by a closed gate
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["adain", "film", "adain_mean"])
+def test_style_of_a_flat_feature_and_of_a_huge_one_is_finite(mode):
+    net, identity = trained(id_codeformer(style=mode)), references()
+    taps = features_of(net, 4)
+    for level in (0.0, 5.0, 1e6):
+        feature = torch.full((2, net.channels_at["16"], 16, 16), level)
+        assert torch.isfinite(net.style_at(taps, {}, identity, 1.0, None)["16"](feature)).all()
+
+
+@torch.no_grad()
+def test_a_scale_that_is_not_listed_gets_the_cft_alone():
+    net, lq = trained(id_codeformer(style_list=["32"], inject="none")), images(2)
+    seen: dict[str, Tensor] = {}
+    for size in ("16", "32"):
+        net.fuse_convs_dict[size].register_forward_hook(
+            lambda _module, inputs, out, size=size: seen.update({size: out})
+        )
+    styled = net(lq, references(), w=0.5).restored
+    of_styled = dict(seen)
+    plain = net(lq, references(), w=0.5, w_id=0.0).restored
+    # nothing before the first styled scale differs: its CFT sees the same features and gives the same ones
+    assert torch.equal(of_styled["16"], seen["16"])
+    assert torch.equal(of_styled["32"], seen["32"])
+    assert not torch.allclose(styled, plain, atol=1e-3)

@@ -12,8 +12,15 @@ from basicsr.utils.errors import UserError
 
 def test_crop_border_stands_in_the_protocol_of_pixel_metrics() -> None:
     instruments = build_instruments(JudgingOptions(lpips_nets=(), crop_border=4))
-    assert [figure.label for figure, _ in instruments.metrics] == ["PSNR", "SSIM"]
-    assert all("crop_border 4" in figure.protocol for figure, _ in instruments.metrics)
+    figures = [figure for figure, _ in instruments.metrics]
+    assert [figure.label for figure in figures if "crop_border 4" in figure.protocol] == ["PSNR", "SSIM"]
+
+
+def test_colour_drift_is_judged_with_its_direction_and_the_face_it_looks_at() -> None:
+    figures = {figure.key: figure for figure, _ in build_instruments(JudgingOptions(lpips_nets=())).metrics}
+    assert (figures["delta_e"].label, figures["delta_e"].better) == ("Delta E (face)", "lower")
+    assert "CIEDE2000" in figures["delta_e"].protocol
+    assert "FFHQ framing" in figures["delta_e"].protocol
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,13 @@ import pytest
 import torch
 from toy_run import build, make_recognizer, parse, run, stage_options
 
+from basicsr.config import parse_options
 from basicsr.models.id_codeformer_joint_model import Phase, Step, check_schedule
 from basicsr.models.identity_source import MODE_NONE, MODE_REF, MODE_SELF, draw_modes, identity_features
 from basicsr.recognizers import load_recognizer
 from basicsr.utils.errors import OptionError, UserError
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,27 @@ def test_an_identity_loss_in_a_code_only_phase_has_its_own_decode(toy: Path) -> 
     gradient = stage.trained_net().idx_pred_layer[1].weight.grad
     assert gradient is not None
     assert gradient.abs().sum() > 0
+
+
+def test_l_ids_is_due_and_computed_in_every_phase_of_the_shipped_schedule(toy: Path) -> None:
+    shipped = parse_options(ROOT / "options" / "stage3_id.yml", check_files=False).training()[0]
+    schedule = [{**phase, "until": phase["until"] and phase["until"] // 5000} for phase in shipped.stage["schedule"]]
+    # margin off: an untrained recogniser finds all faces alike, and a face that is recognised gives no gradient
+    identity = {**shipped.losses["identity_opt"], "margin": None}
+    stage, batch = one_batch(3, toy, schedule=schedule, identity_opt=identity)
+    first_due: dict[tuple[int, Step], int] = {}  # by number of the phase and kind of step
+    for t in range(1, 24 + 60 + 1):
+        if stage.identity_samples(batch, t):
+            first_due.setdefault((sum(t > phase["until"] for phase in schedule[:-1]), stage.step_at(t)[0]), t)
+    large = Step("large", code_only=True)
+    kinds = [(0, Step(w=1.0)), (1, Step(w=1.3)), (2, large), (3, Step(w=1.3)), (3, large)]
+    assert set(first_due) == set(kinds)
+    head = stage.trained_net().idx_pred_layer[1].weight
+    for (_, step), t in first_due.items():
+        losses, restored = stage.generator_losses(batch, t)
+        assert (restored is None) == step.code_only
+        (gradient,) = torch.autograd.grad(losses["l_g_id"], head)
+        assert gradient.abs().sum() > 0, (step, t)
 
 
 @pytest.mark.parametrize(("code_grad", "reaches"), [("ste_softmax", True), ("none", False)])

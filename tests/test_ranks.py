@@ -38,7 +38,8 @@ def test_two_ranks_with_half_the_batch_equal_one_rank(tmp_path: Path, stage: int
     plain = stage_options(stage, tmp_path)
     # plain SGD: Adam divides gradients that are zero but for rounding by their own size; L_ids on all samples, since
     # "the first half" is another half on two ranks; no discriminator, whose BatchNorm still sees each rank by itself
-    plain["train"] |= {"optim_g": {"type": "SGD", "lr": 0.05}, "identity_opt": {"every": 2, "batch_part": 1.0}}
+    identity = {"every": 2, "batch_part": 1.0, "jitter": True}
+    plain["train"] |= {"optim_g": {"type": "SGD", "lr": 0.05}, "identity_opt": identity}
     if stage == 3:
         plain["train"] |= {"gan_opt": None, "optim_d": None}
         plain["network_d"] = None

@@ -53,4 +53,10 @@ def test_losses() -> None:
 
 
 def test_metrics() -> None:
-    assert METRIC_REGISTRY.names() == ["IdentityMetric", "LPIPSMetric", "PSNRMetric", "SSIMMetric"]
+    assert METRIC_REGISTRY.names() == [
+        "ColorDifferenceMetric",
+        "IdentityMetric",
+        "LPIPSMetric",
+        "PSNRMetric",
+        "SSIMMetric",
+    ]

@@ -24,9 +24,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_two_iterations_stop_resume_and_two_more_equal_four_bit_for_bit(toy: Path, stage: int) -> None:
-    plain = stage_options(stage, toy)
+@pytest.mark.parametrize(("stage", "train"), [(1, {}), (2, {}), (3, {}), (3, {"code_grad": "gumbel"})])
+def test_two_iterations_stop_resume_and_two_more_equal_four_bit_for_bit(
+    toy: Path, stage: int, train: dict[str, Any]
+) -> None:
+    plain = stage_options(stage, toy, **train)
     straight = run({**plain, "name": f"straight{stage}"}, toy)
     first = {**plain, "name": f"resumed{stage}"}
     first["train"] = {**plain["train"], "total_iter": 2}

@@ -102,7 +102,7 @@ def stage_options(stage: int, folder: Path, **train: Any) -> dict[str, Any]:
             },
         }
     triplets = {"type": "IdentityBlindDataset", "index": str(index), "num_refs": [1, 2], "degradation": DEGRADATION}
-    losses = {"code_opt": {}, "feat_opt": {}, "identity_opt": {"every": 2, "batch_part": 0.5}}
+    losses = {"code_opt": {}, "feat_opt": {}, "identity_opt": {"every": 2, "batch_part": 0.5, "jitter": True}}
     options |= {
         "model_type": "IDCodeFormerModel",
         "datasets": {"train": {**triplets, **data}},

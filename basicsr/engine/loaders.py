@@ -48,6 +48,9 @@ def _loader(dataset: Any, options: DatasetSpec, **keywords: Any) -> DataLoader[B
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_quiet_worker,
+        # a loader draws a seed for its workers when it starts: not from torch's common generator, which after a resume
+        # must stand where the run left it (Gumbel codes are drawn from it)
+        generator=torch.Generator(),
         **keywords,
     )
 

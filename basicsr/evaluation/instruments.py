@@ -15,6 +15,7 @@ from torch import Tensor
 
 from basicsr.evaluation.results import Figure, Unavailable
 from basicsr.metrics.base_metric import Metric, MetricUnavailable
+from basicsr.metrics.color_metric import ColorDifferenceMetric
 from basicsr.metrics.identity_metric import IdentityMetric
 from basicsr.metrics.lpips_metric import LPIPSMetric
 from basicsr.metrics.psnr_ssim_metric import PSNRMetric, SSIMMetric
@@ -128,6 +129,9 @@ def build_instruments(options: JudgingOptions) -> Instruments:
         figure = Figure(key, metric.label, metric.better, metric.protocol, digits, kind="pixel")
         instruments.metrics.append((figure, metric))
     add_lpips(instruments, options)
+    color = ColorDifferenceMetric()
+    figure = Figure("delta_e", color.label, color.better, color.protocol, digits=2, kind="color")
+    instruments.metrics.append((figure, color))
     add_judges(instruments, options)
     return instruments
 

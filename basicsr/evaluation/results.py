@@ -50,7 +50,7 @@ class Figure:
     better: Literal["higher", "lower", "neither"]
     protocol: str
     digits: int  # after the point, in the report
-    kind: Literal["pixel", "perceptual", "ids", "ids_ref", "cos_ref_gt"]
+    kind: Literal["pixel", "color", "perceptual", "ids", "ids_ref", "cos_ref_gt"]
     judge: str = ""  # file stem of the recogniser; the three identity figures of one judge share it
     weights_file: str | None = None
     weights_sha256: str | None = None

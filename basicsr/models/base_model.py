@@ -88,8 +88,8 @@ class BaseModel:
         """Pictures (B, 3, H, W) that `net` (the EMA copy of net_g, as a rule) makes of a validation batch."""
         raise NotImplementedError
 
-    def weigh(self, **terms: tuple[Tensor, ...] | None) -> Losses:
-        """Call each loss that the YAML built; a term that is None, or not in the YAML, is not computed.
+    def weigh(self, **terms: tuple[Any, ...] | None) -> Losses:
+        """Call each loss that the YAML built with its term; a term that is None, or not in the YAML, is not computed.
 
         Returns:
             Scalars under the names of the log (`l_g_pix`, ...), weighted by each loss's own `loss_weight`.

@@ -123,7 +123,7 @@ class IDCodeFormerJointModel(CodeStage):
         )
         losses = self.code_losses(out, code_idx, gt_feat)
         if num_identity:
-            losses |= self.weigh(identity=(pictures_of(out)[:num_identity], gt[:num_identity]))
+            losses |= self.weigh(identity=(pictures_of(out)[:num_identity], gt[:num_identity], current_iter))
         if step.code_only:
             return losses, None
         restored = pictures_of(out)

@@ -46,5 +46,5 @@ class IDCodeFormerModel(CodeStage):
         out = self.forward_g(batch["lq"], identity, w=0.0, code_only=num_decoded == 0, decode_first=num_decoded or None)
         losses = self.code_losses(out, code_idx, gt_feat)
         if num_decoded:
-            losses |= self.weigh(identity=(pictures_of(out), batch["gt"][:num_decoded]))
+            losses |= self.weigh(identity=(pictures_of(out), batch["gt"][:num_decoded], current_iter))
         return losses, None
