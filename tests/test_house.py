@@ -31,7 +31,7 @@ FLOOR = {
 # Whom a room may import on its own floor besides itself.
 NEIGHBOURS = {
     "faces": {"utils"},
-    "recognizers": {"utils"},
+    "recognizers": {"utils", "faces"},  # a recogniser's input is aligned to a template of faces/
     "test": {"evaluation"},
 }
 # Third parties that are wrapped in one file of basicsr/; True: imported there only inside functions.

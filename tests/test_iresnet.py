@@ -1,9 +1,10 @@
 """IResNet: arcface_torch's key names, sizes from arguments."""
 
 import pytest
+import reference_recognizers as reference
 import torch
 
-from basicsr.recognizers.iresnet import IResNet
+from basicsr.recognizers.iresnet import IResNet, iresnet_for
 
 
 def test_default_net_has_the_keys_and_shapes_of_arcface_torch_r50():
@@ -45,3 +46,20 @@ def test_embedding_is_a_linear_function_of_the_map():
     net = IResNet((1, 1, 1, 1), 4, (32, 32), 8).eval()
     embedding, feature_map = net(torch.randn(2, 3, 32, 32))
     torch.testing.assert_close(net.features(net.fc(feature_map.flatten(1))), embedding)
+
+
+def test_network_equals_the_computation_from_its_key_names():
+    net = IResNet((1, 2, 1, 1), 4, (32, 32), 8)
+    reference.randomize(net)
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    expected = reference.iresnet(net.state_dict(), images)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(net.double()(images.double())[0], expected, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("depths", [(2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 14, 3), (3, 13, 30, 3)])
+def test_published_depths_are_read_off_the_key_names(depths: tuple[int, ...]):
+    with torch.device("meta"):
+        net = IResNet(depths)
+        again = iresnet_for(net.state_dict())
+    assert again.arguments == net.arguments

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from config_toys import TOY_FILE, TOYS, toy_file
+from recognizer_graphs import write_insightface_graph
 
 from basicsr.config import Options, Registries, parse_options, resolved
 from basicsr.config.checks import way_to_make
@@ -208,6 +209,21 @@ def test_missing_weights_of_a_shipped_run_name_the_command_that_makes_them(
     )
     assert way_to_make("experiments/mine/models/net_g_5.pth") == " The training run 'mine' writes it."
     assert way_to_make("weights/arcface.onnx") == ""
+
+
+def test_an_insightface_pack_is_named_by_its_name_and_may_not_judge_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    trains = "network_identity:path=buffalo_l"
+    assert "network_identity.path: buffalo_l does not exist." in refusal(tmp_path, trains)
+    (tmp_path / ".insightface" / "models" / "buffalo_l").mkdir(parents=True)
+    file = write_insightface_graph(tmp_path / ".insightface" / "models" / "buffalo_l" / "w600k_r50.onnx")
+    identity = parse(tmp_path, trains).network_identity
+    assert identity is not None
+    assert identity.path == "buffalo_l"
+    metric = f"val:metrics:ids={{type: IdentityMetric, recognizer: {file}}}"
+    assert "also trains (network_identity.path), so it cannot judge" in refusal(tmp_path, trains, metric)
 
 
 def test_the_recogniser_that_trains_may_not_judge_even_as_a_copy(tmp_path: Path) -> None:

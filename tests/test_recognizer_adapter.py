@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from train_recognizer import verification_accuracy
 
-from basicsr.faces import ScrfdDetector, center_face, warp_face
+from basicsr.faces import ARCFACE_112, ScrfdDetector, center_face, warp_face
+from basicsr.models.identity_source import fixed_modes, identity_features
 from basicsr.recognizers import Recognizer, RecognizerSpec, load_recognizer, save_recognizer
 from basicsr.recognizers.crop import crop_to_template
 from basicsr.recognizers.iresnet import IResNet
 from basicsr.recognizers.mobilefacenet import MobileFaceNet
-from basicsr.utils.errors import WeightsError
+from basicsr.utils.errors import ImageFileError, WeightsError
 from basicsr.utils.img_util import decode, img2tensor
 from basicsr.utils.weights import sha256_of
 
@@ -75,6 +76,46 @@ def test_forward_is_the_fixed_crop_and_then_the_template():
     torch.testing.assert_close(
         recognizer(face).embedding, recognizer.embed_template(crop_to_template(face, (24, 24))).embedding
     )
+
+
+def test_landmarks_take_the_place_of_the_fixed_crop():
+    recognizer = Recognizer(tiny_net(), SPEC)
+    picture = torch.rand(2, 3, 60, 80) * 2 - 1
+    landmarks = torch.from_numpy(ARCFACE_112 / 2).expand(2, 5, 2) + torch.tensor([[[3.0, 1.0]], [[20.0, -2.0]]])
+    torch.testing.assert_close(
+        recognizer(picture, landmarks).embedding,
+        recognizer.embed_template(crop_to_template(picture, (24, 24), landmarks=landmarks)).embedding,
+    )
+
+
+def test_a_face_without_an_embedding_is_refused_by_its_place_in_the_batch():
+    recognizer = probe()
+    faces = torch.rand(4, 3, 24, 24)
+    faces[1], faces[3] = 0.0, 0.0
+    faces[3, :, 20:] = 1.0  # the probe looks at the first pixel only
+    with pytest.raises(ImageFileError, match=r"face 1 \(one colour\), 3 of 4") as caught:
+        recognizer.embed_template(faces)
+    assert "\n" not in str(caught.value)
+    assert recognizer.embed_template(faces[::2]).embedding.shape == (2, 3)
+
+
+def test_a_reference_that_is_masked_is_never_looked_at():
+    lq, refs = torch.rand(2, 3, 24, 24), torch.rand(2, 2, 3, 24, 24)
+    refs[1, 1] = 0.0
+    mask = torch.tensor([[True, True], [True, False]])
+    modes = fixed_modes("ref", 2, lq.device)
+    recognizer = probe(embed_dim=3, map_shape=(3, 24, 24))
+    assert identity_features(recognizer, lq, refs, mask, modes).embed.isfinite().all()
+    with pytest.raises(ImageFileError, match="face 3 "):
+        identity_features(recognizer, lq, refs, torch.ones_like(mask), modes)
+
+
+def test_nan_goes_through_to_the_loss_where_the_run_stops_by_name():
+    faces = torch.rand(2, 3, 24, 24)
+    faces[0] = torch.nan
+    embedding = probe().embed_template(faces).embedding
+    assert embedding[0].isnan().all()
+    assert embedding[1].isfinite().all()
 
 
 def test_train_mode_and_gradients_never_reach_the_weights():
@@ -211,7 +252,8 @@ def lfw_pairs(test_data: Path, every: int) -> tuple[list[tuple[str, str]], np.nd
 def test_real_recognisers_tell_lfw_people_apart_through_our_own_alignment(test_data: Path):
     pairs, is_same = lfw_pairs(test_data, every=24)
     detector = ScrfdDetector(test_data / "detectors" / "scrfd_2.5g_bnkps.onnx", max_side=320)
-    faces: dict[str, torch.Tensor] = {}
+    faces: dict[str, torch.Tensor] = {}  # FFHQ framing, for the fixed crop
+    photos, landmarks = [], []  # the same faces for the crop by landmarks
     with tarfile.open(test_data / "lfw.tar") as archive:
         for name in dict.fromkeys(name for pair in pairs for name in pair):
             member = archive.extractfile(name)
@@ -220,12 +262,19 @@ def test_real_recognisers_tell_lfw_people_apart_through_our_own_alignment(test_d
             face = center_face(detector.detect(photo), photo.shape[:2])
             assert face is not None, name
             faces[name] = img2tensor(warp_face(photo, face.landmarks, 256))
-    batch = torch.stack(list(faces.values()))
+            photos.append(img2tensor(photo))
+            landmarks.append(torch.from_numpy(face.landmarks))
+    by_window = [(part, None) for part in torch.stack(list(faces.values())).split(32)]
+    by_landmarks = list(zip(torch.stack(photos).split(32), torch.stack(landmarks).split(32), strict=True))
     for recognizer in ("ms1m", "casia"):
         net = load_recognizer(test_data / "recognizers" / f"mobilefacenet_{recognizer}_128.onnx")
-        with torch.inference_mode():
-            embeddings = torch.cat([net(part).embedding for part in batch.split(32)])
-        row = dict(zip(faces, embeddings, strict=True))
-        cosines = np.array([float(row[a] @ row[b]) for a, b in pairs])
-        accuracy = verification_accuracy(cosines, is_same)
-        assert accuracy >= 0.97, f"{recognizer}: {accuracy:.4f} over {len(pairs)} pairs"
+        both = []
+        for way, batches in (("window", by_window), ("landmarks", by_landmarks)):
+            with torch.inference_mode():
+                both.append(torch.cat([net(images, points).embedding for images, points in batches]))
+            row = dict(zip(faces, both[-1], strict=True))
+            cosines = np.array([float(row[a] @ row[b]) for a, b in pairs])
+            accuracy = verification_accuracy(cosines, is_same)
+            assert accuracy >= 0.97, f"{recognizer} by {way}: {accuracy:.4f} over {len(pairs)} pairs"
+        agreement = (both[0] * both[1]).sum(1)
+        assert agreement.mean() > 0.9, f"{recognizer}: {agreement.mean():.4f}"

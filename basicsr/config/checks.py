@@ -9,6 +9,7 @@ from pathlib import Path
 from basicsr.config.options import Options
 from basicsr.config.schema import Registries
 from basicsr.config.yaml_loader import KeyPath
+from basicsr.recognizers import find_recognizer
 from basicsr.utils.errors import OptionError
 from basicsr.utils.signature import parameters_of
 from basicsr.utils.weights import sha256_of
@@ -53,11 +54,11 @@ def check_recognizers(options: Options, registries: Registries, error: MakeError
     """The recogniser of a metric is not the one that trains, else the headline number measures the loss."""
     if options.network_identity is None or options.val is None or options.allow_same_recognizer:
         return
-    trains = Path(options.network_identity.path)
+    trains = _recognizer_file(options.network_identity.path)
     for label, spec in options.val.metrics.items():
         if "recognizer" not in parameters_of(registries.metric.get(spec["type"])) or not spec["recognizer"]:
             continue
-        if _same_file(trains, Path(spec["recognizer"])):
+        if _same_file(trains, _recognizer_file(spec["recognizer"])):
             raise error(
                 ("val", "metrics", label, "recognizer"),
                 f"{spec['recognizer']} also trains (network_identity.path), so it cannot judge. "
@@ -74,7 +75,7 @@ def missing_files(options: Options) -> Iterator[tuple[KeyPath, str]]:
     for key in ("network_g", "network_d", "network_vqgan"):
         network = getattr(options, key) or {}
         named += [((key, name), network.get(name)) for name in ("model_path", "vqgan_path")]
-    if options.network_identity is not None:
+    if options.network_identity is not None and find_recognizer(options.network_identity.path) is None:
         named.append((("network_identity", "path"), options.network_identity.path))
     for path, file in named:
         if file is not None and not Path(file).is_file():
@@ -102,6 +103,11 @@ def way_to_make(file: str) -> str:
 def _top_level(text: str, key: str) -> str | None:
     found = re.search(rf"^{key}:\s*([^\s#]+)", text, flags=re.MULTILINE)
     return found.group(1).strip("'\"") if found else None
+
+
+def _recognizer_file(name: str) -> Path:
+    """The file that a name stands for; the name itself where there is none yet."""
+    return find_recognizer(name) or Path(name)
 
 
 def _same_file(one: Path, other: Path) -> bool:

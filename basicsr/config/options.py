@@ -46,7 +46,7 @@ class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True):
 class IdentitySpec(msgspec.Struct, frozen=True, kw_only=True):
     """The frozen recogniser that gives identity tokens and the identity loss: the arguments of `load_recognizer`."""
 
-    path: Annotated[str, Meta(description="weights of the recogniser; the layout is found from the file alone")]
+    path: Annotated[str, Meta(description="weights of the recogniser (any layout), or an insightface pack's name")]
     map_node: Annotated[str | None, Meta(description="ONNX: tensor taken as feature map; ~ finds it")] = None
 
 

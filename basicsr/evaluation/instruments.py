@@ -19,6 +19,7 @@ from basicsr.metrics.color_metric import ColorDifferenceMetric
 from basicsr.metrics.identity_metric import IdentityMetric
 from basicsr.metrics.lpips_metric import LPIPSMetric
 from basicsr.metrics.psnr_ssim_metric import PSNRMetric, SSIMMetric
+from basicsr.recognizers import find_recognizer
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import quantize
 from basicsr.utils.lpips_net import LPIPSBackbone
@@ -179,6 +180,18 @@ def checked_nets(names: Sequence[str]) -> list[LPIPSBackbone]:
     return [known[name] for name in names]
 
 
+def recognizer_file(name: Path) -> Path:
+    """The weights file of a recogniser, which may be named by its insightface pack.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = find_recognizer(name)
+    if path is None:
+        raise UserError(f"{name}: no such recogniser file")
+    return path
+
+
 def add_judges(instruments: Instruments, options: JudgingOptions) -> None:
     """The recognisers, after the check that none of them was trained against."""
     if not options.recognizers:
@@ -187,11 +200,8 @@ def add_judges(instruments: Instruments, options: JudgingOptions) -> None:
                 "IDS", "needs the weights file of a recogniser that was not used in training: --recognizer FILE"
             )
         )
-    for path in [*options.recognizers, *options.trained_with]:
-        if not path.is_file():
-            raise UserError(f"{path}: no such recogniser file")
-    trained_with = {sha256_of(path): path for path in options.trained_with}
-    for path in options.recognizers:
+    trained_with = {sha256_of(recognizer_file(path)): path for path in options.trained_with}
+    for path in [recognizer_file(path) for path in options.recognizers]:
         judge = Judge(path, options.recognizer_label)
         if any(other.name == judge.name for other in instruments.judges):
             raise UserError(f"--recognizer {path}: two judges have the file name {judge.name}; rename one of them")

@@ -65,9 +65,13 @@ class ScrfdDetector:
         options.log_severity_level = 3  # errors only: a free input size warns at every new size
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (runtime_errors.InvalidProtobuf, runtime_errors.Fail, runtime_errors.InvalidGraph) as error:
+        except (
+            runtime_errors.InvalidProtobuf, runtime_errors.Fail, runtime_errors.InvalidGraph,
+            runtime_errors.InvalidArgument,
+        ) as error:  # fmt: skip
             raise WeightsError(f"{path}: cannot be read as ONNX, it is cut off or of another kind.") from error
-        widths = sorted(output.shape[-1] for output in self.session.get_outputs() if output.shape)
+        shapes = [output.shape for output in self.session.get_outputs() if output.shape]
+        widths = sorted(shape[-1] if isinstance(shape[-1], int) else 0 for shape in shapes)  # a free one has a name
         if widths != [1, 1, 1, 4, 4, 4, 10, 10, 10]:
             raise WeightsError(
                 f"{path}: outputs of widths {widths}; SCRFD with landmarks has scores (1), boxes (4) and landmarks "

@@ -13,8 +13,13 @@ from pathlib import Path
 from torch import Tensor
 
 from basicsr.metrics.base_metric import Metric, MetricUnavailable
-from basicsr.recognizers import load_recognizer
+from basicsr.recognizers import find_recognizer, load_recognizer
 from basicsr.utils.registry import METRIC_REGISTRY
+
+CROPS = {  # what the recogniser sees of a face, by its template
+    "arcface_112": "fixed crop to the ArcFace template (x 64..448, y 61..445 of 512)",
+    "ffhq_512": "whole face without a crop",
+}
 
 
 @METRIC_REGISTRY.register()
@@ -22,7 +27,7 @@ class IdentityMetric(Metric):
     """Cosine in [-1, 1] of faces in FFHQ framing, through the recogniser's fixed crop; no detector, so none can fail.
 
     Args:
-        recognizer: weights file of the judge.
+        recognizer: weights file of the judge, or the name of an insightface pack.
     Raises:
         MetricUnavailable: the file is missing.
     """
@@ -31,17 +36,19 @@ class IdentityMetric(Metric):
 
     def __init__(self, recognizer: str) -> None:
         super().__init__()
-        path = Path(recognizer)
-        if not path.is_file():
-            raise MetricUnavailable(f"recogniser weights {path.name}, expected at {path}")
+        path = find_recognizer(recognizer)
+        if path is None:
+            raise MetricUnavailable(f"recogniser weights {Path(recognizer).name}, expected at {recognizer}")
         self.recognizer = load_recognizer(path)
         self.sha256 = self.recognizer.spec.sha256
         # what a recogniser learned on generated faces says nothing about real ones: the label must tell
         source = ", generated-face recogniser" if self.recognizer.facts.get("trained_on") == "generated faces" else ""
         self.label = f"IDS ({path.stem}{source})"
+        spec = self.recognizer.spec
+        crop = CROPS[spec.template]
         self.protocol = (
-            f"cosine of {self.recognizer.spec.layout} embeddings, recogniser sha256 {self.sha256}, FFHQ framing, fixed "
-            "crop to the ArcFace template (x 64..448, y 61..445 of 512), antialiased bicubic"
+            f"cosine of {spec.layout} embeddings, recogniser sha256 {self.sha256}, FFHQ framing, {crop}, antialiased "
+            "bicubic"
         )
 
     def score(self, restored: Tensor, gt: Tensor) -> Tensor:

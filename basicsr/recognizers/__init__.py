@@ -8,12 +8,14 @@ from basicsr.recognizers.adapter import (
     save_recognizer,
 )
 from basicsr.recognizers.crop import crop_to_template
+from basicsr.recognizers.weights_file import find_recognizer
 
 __all__ = [
     "Recognizer",
     "RecognizerOutput",
     "RecognizerSpec",
     "crop_to_template",
+    "find_recognizer",
     "load_recognizer",
     "save_recognizer",
 ]

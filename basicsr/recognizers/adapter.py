@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from basicsr.recognizers.crop import crop_to_template
 from basicsr.recognizers.iresnet import IResNet
-from basicsr.recognizers.layouts import LAYOUTS, OWN_NETS, RecognizerSpec, WeightsFile
+from basicsr.recognizers.layouts import LAYOUTS, OWN_NETS, RecognizerSpec
 from basicsr.recognizers.mobilefacenet import MobileFaceNet
-from basicsr.recognizers.onnx_net import read_graph
-from basicsr.utils.errors import WeightsError
-from basicsr.utils.weights import load_state, sha256_of
+from basicsr.recognizers.weights_file import open_weights
+from basicsr.utils.errors import ImageFileError, WeightsError
+from basicsr.utils.weights import sha256_of
 
 __all__ = ["Recognizer", "RecognizerOutput", "RecognizerSpec", "load_recognizer", "save_recognizer"]
 
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 Facts = Mapping[str, str | int | float]
 
 LUMA = (0.299, 0.587, 0.114)  # BT.601, what OpenCV's gray is
+MIN_NORM = 1e-6  # embeddings of faces are 1 to 30 long
 
 
 class RecognizerOutput(NamedTuple):
@@ -69,15 +70,27 @@ class Recognizer(nn.Module):
         super().train(False)
         return self
 
-    def forward(self, images: Tensor) -> RecognizerOutput:
-        """FFHQ-framed faces (B, 3, S, S), RGB [-1, 1], any S. Computes in float32, also under autocast."""
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> RecognizerOutput:
+        """Identity of one face per picture. Computes in float32, also under autocast and for other float types.
+
+        Args:
+            images: RGB [-1, 1]; FFHQ-framed faces (B, 3, S, S), any S, or with landmarks pictures of any size.
+            landmarks: (B, 5, 2) px, see `crop_to_template`.
+        Raises:
+            ImageFileError: no crop can be made, or a face gives no embedding.
+        """
+        spec = self.spec
         with torch.autocast(images.device.type, enabled=False):
             return self.embed_template(
-                crop_to_template(images.float(), self.spec.input_size, self.spec.template_offset)
+                crop_to_template(images.float(), spec.input_size, spec.template_offset, spec.template, landmarks)
             )
 
     def embed_template(self, images: Tensor) -> RecognizerOutput:
-        """Faces already in this recogniser's own template (B, 3, H, W), RGB [-1, 1]."""
+        """Faces already in this recogniser's own template (B, 3, H, W), RGB [-1, 1].
+
+        Raises:
+            ImageFileError: an embedding has no length, so that it points at nobody.
+        """
         with torch.autocast(images.device.type, enabled=False):
             pixels = (images.float() + 1) * 127.5
             if self.spec.color_order == "bgr":
@@ -85,27 +98,54 @@ class Recognizer(nn.Module):
             elif self.spec.color_order == "gray":
                 pixels = (pixels * pixels.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
             raw, feature_map = self.net((pixels - self.mean) / self.std)
-            return RecognizerOutput(F.normalize(raw, dim=1), raw.norm(dim=1), feature_map)
+            norm = raw.norm(dim=1)
+            _refuse_no_length(norm, pixels, self.spec.layout)
+            return RecognizerOutput(F.normalize(raw, dim=1), norm, feature_map)
+
+
+def _refuse_no_length(norm: Tensor, pixels: Tensor, layout: str) -> None:
+    """Stop at an embedding of length zero: scaled to unit length it would be no one, with a gradient without bounds.
+
+    NaN passes: the training loop stops at it and says in which loss, at which iteration and for which file.
+    """
+    lost = norm < MIN_NORM
+    if not lost.any():
+        return
+    blank = pixels.flatten(1).std(dim=1) == 0
+    places = ", ".join(f"{i}{' (one colour)' if blank[i] else ''}" for i in lost.nonzero()[:, 0].tolist())
+    raise ImageFileError(
+        f"recogniser {layout}: no embedding (length below {MIN_NORM:g}) for face {places} of {len(norm)}, counted from "
+        "0. Look at these pictures, or mask them as references; if it happens to every face, the weights are broken."
+    )
 
 
 def load_recognizer(path: str | Path, *, map_node: str | None = None) -> Recognizer:
     """Build the recogniser that a file holds.
 
     Args:
+        path: a weights file; or the folder or the name of an insightface pack, see `find_recognizer`.
         map_node: ONNX only, name of the tensor to take as feature map; the last one with a spatial extent by default.
     Raises:
         WeightsError: the file is missing, broken, or of no known layout.
     """
-    file = _open(Path(path))
+    file = open_weights(path)
     layout = next((layout for layout in LAYOUTS if layout.matches(file)), None)
     if layout is None:
         known = "; ".join(f"{layout.name} ({layout.describes})" for layout in LAYOUTS)
-        raise WeightsError(f"{path}: no recogniser of a known layout. Known are: {known}.")
+        raise WeightsError(f"{file.path}: no recogniser of a known layout, but {file}. Known are: {known}.")
     if map_node is not None and file.graph is None:
-        raise WeightsError(f"{path}: map_node '{map_node}' is for ONNX files; the map of '{layout.name}' is fixed.")
+        raise WeightsError(
+            f"{file.path}: map_node '{map_node}' is for ONNX files; the map of '{layout.name}' is fixed."
+        )
     net, spec = layout.build(file, layout, map_node)
-    spec = dataclasses.replace(spec, sha256=sha256_of(path))
-    logger.info("recogniser %s: layout %s, %d-d, sha256 %.12s", path, spec.layout, spec.embed_dim, spec.sha256)
+    broken = next((name for name, value in net.state_dict().items() if value.isnan().any()), None)
+    if broken is not None:
+        raise WeightsError(f"{file.path}: NaN in '{broken}'. These weights are broken, get them again.")
+    spec = dataclasses.replace(spec, sha256=sha256_of(file.path))
+    logger.info(
+        "recogniser %s: layout %s, %dx%d px %s, %d-d, sha256 %.12s",
+        file.path, spec.layout, *spec.input_size, spec.color_order, spec.embed_dim, spec.sha256,
+    )  # fmt: skip
     return Recognizer(net, spec, file.facts)
 
 
@@ -134,19 +174,3 @@ def save_recognizer(
     except (OSError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise WeightsError(f"{path}: the recogniser could not be written ({error}).") from error
-
-
-def _open(path: Path) -> WeightsFile:
-    """Read a file of either kind, without running anything from it."""
-    if path.suffix == ".onnx":
-        return WeightsFile(path, read_graph(path), {}, {}, {})
-    state = load_state(path, "state_dict_backbone")  # where arcface_torch's training checkpoints keep the backbone
-    if path.suffix != ".safetensors":
-        return WeightsFile(path, None, state, {}, {})
-    with safetensors.safe_open(path, "pt") as opened:
-        header = opened.metadata() or {}
-    try:
-        facts = json.loads(header.get("facts", "{}"))
-    except json.JSONDecodeError as error:
-        raise WeightsError(f"{path}: the header of this recogniser is broken ({error}). Train it again.") from error
-    return WeightsFile(path, None, state, header, facts)

@@ -8,10 +8,13 @@ Shapes: B batch; H, W input; C = 8 * width channels of the last map; h, w that m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+ARCFACE_KEYS = {"conv1.weight", "layer4.0.prelu.weight", "fc.weight", "features.weight"}
 
 
 class IResNetBlock(nn.Module):
@@ -61,6 +64,8 @@ class IResNet(nn.Module):
             "input_size": list(input_size),
             "embed_dim": embed_dim,
         }
+        self.input_size = input_size
+        self.embed_dim = embed_dim
         self.map_shape = (8 * width, -(-input_size[0] // 16), -(-input_size[1] // 16))
         self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -81,3 +86,17 @@ class IResNet(nn.Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         feature_map = self.bn2(x)
         return self.features(self.fc(torch.flatten(feature_map, 1))), feature_map
+
+
+def is_iresnet(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has arcface_torch's keys; the gray ResNet shares some of them, but has no `features`."""
+    return state.keys() >= ARCFACE_KEYS
+
+
+def iresnet_for(state: Mapping[str, Tensor]) -> IResNet:
+    """An untrained network with the sizes of a state dict."""
+    depths = [len({name.split(".")[1] for name in state if name.startswith(f"layer{i}.")}) for i in range(1, 5)]
+    width = state["conv1.weight"].shape[0]
+    embed_dim, flat = state["fc.weight"].shape
+    side = 16 * math.isqrt(flat // (8 * width))
+    return IResNet(depths, width, (side, side), embed_dim)

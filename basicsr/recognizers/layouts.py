@@ -10,27 +10,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import msgspec
 from torch import Tensor, nn
 
-from basicsr.recognizers.iresnet import IResNet
+from basicsr.recognizers.crop import TemplateName
+from basicsr.recognizers.gray_resnet import GrayResNet, gray_resnet_for, is_gray_resnet
+from basicsr.recognizers.ir_se import IRNet, ir_net_for, kind_of
+from basicsr.recognizers.iresnet import IResNet, iresnet_for, is_iresnet
 from basicsr.recognizers.mobilefacenet import MobileFaceNet
-from basicsr.recognizers.onnx_net import OnnxNet, graph_facts
+from basicsr.recognizers.onnx_net import GraphFacts, OnnxNet, graph_facts
+from basicsr.recognizers.weights_file import WeightsFile
 from basicsr.utils.errors import WeightsError
 from basicsr.utils.weights import load_into
 
-if TYPE_CHECKING:
-    import onnx
-
-ARCFACE_KEYS = {"conv1.weight", "layer4.0.prelu.weight", "fc.weight", "features.weight"}
 OWN_NETS: dict[str, Callable[..., IResNet | MobileFaceNet]] = {"iresnet": IResNet, "mobilefacenet": MobileFaceNet}
 ARCFACE_MEAN = ARCFACE_STD = (127.5, 127.5, 127.5)  # of 0..255
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of 0..255
+INSIGHTFACE_WIDTHS = (128, 256, 512)  # of an embedding; fewer numbers are an age or a mood
+
+ColorOrder = Literal["rgb", "bgr", "gray"]
+StateNet = IResNet | IRNet | GrayResNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,25 +41,20 @@ class RecognizerSpec:
 
     layout: str
     input_size: tuple[int, int]  # (H, W), px
-    color_order: Literal["rgb", "bgr", "gray"]
+    color_order: ColorOrder
     mean: tuple[float, ...]  # of 0..255, in the colour order
     std: tuple[float, ...]  # of 0..255
-    template_offset: tuple[float, float]  # (x, y) px of the input, added to the ArcFace-112 template times H/112
+    template_offset: tuple[float, float]  # (x, y) px of the input, added to the template at a height of H
     embed_dim: int
     map_shape: tuple[int, int, int]  # (C, h, w)
     typical_norm: float | None  # mean embedding norm on clean faces; None where nobody measured it
     sha256: str  # of the file; empty before it is written
+    template: TemplateName = "arcface_112"
+    normalizes: bool = False  # the network itself gives unit vectors, so that their norm says nothing
 
 
-@dataclasses.dataclass(frozen=True)
-class WeightsFile:
-    """One opened file: the graph of an ONNX file, or the tensors and the header of any other."""
-
-    path: Path
-    graph: onnx.ModelProto | None
-    state: dict[str, Tensor]
-    header: dict[str, str]
-    facts: dict[str, str | int | float]  # in the header, what save_recognizer was given
+BuiltNet = tuple[nn.Module, RecognizerSpec]
+Builder = Callable[[WeightsFile, "Layout", str | None], BuiltNet]  # the last argument: map_node
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +64,11 @@ class Layout:
     name: str
     describes: str  # for the error that lists the known layouts
     matches: Callable[[WeightsFile], bool]
-    build: Callable[[WeightsFile, Layout, str | None], tuple[nn.Module, RecognizerSpec]]
+    build: Builder
+    color_order: ColorOrder = "rgb"
     mean: tuple[float, ...] = ARCFACE_MEAN
     std: tuple[float, ...] = ARCFACE_STD
+    template: TemplateName = "arcface_112"
     template_offset: tuple[float, float] = (0.0, 0.0)
     typical_norm: float | None = None
 
@@ -93,33 +92,63 @@ def _is_graph(
     return matches
 
 
-def _build_graph(file: WeightsFile, layout: Layout, map_node: str | None) -> tuple[nn.Module, RecognizerSpec]:
+def _build_graph(file: WeightsFile, layout: Layout, map_node: str | None) -> BuiltNet:
     """Network and facts of an ONNX graph whose normalisation the layout states."""
     if file.graph is None:
         raise TypeError(f"layout {layout.name} matched a file without a graph")
     facts = graph_facts(file.graph, file.path, map_node)
     net = OnnxNet(file.graph, file.path, map_node)
-    return net, _spec(layout, facts.input_shape[1:], facts.embed_dim, facts.map_shape)
+    spec = _spec(layout, facts.input_shape[1:], facts.embed_dim, facts.map_shape)
+    return net, dataclasses.replace(spec, normalizes=facts.normalizes)
 
 
-def _is_iresnet(file: WeightsFile) -> bool:
-    """arcface_torch's keys; GFPGAN's gray ResNet shares some of them, but has no `features`."""
-    return "layout" not in file.header and file.state.keys() >= ARCFACE_KEYS
+def _is_insightface_graph(file: WeightsFile) -> bool:
+    """A graph as insightface's packs have them: told by its sizes, so that any network of the kind will do."""
+    if file.graph is None:
+        return False
+    facts = graph_facts(file.graph, file.path)
+    starts = facts.first_ops[:1] == ("Conv",) or _normalizes_input(facts)
+    return facts.input_shape == (3, 112, 112) and facts.embed_dim in INSIGHTFACE_WIDTHS and starts
 
 
-def _build_iresnet(file: WeightsFile, layout: Layout, _: str | None) -> tuple[nn.Module, RecognizerSpec]:
-    """Depths, width and input size all follow from the shapes in the file."""
-    state = file.state
-    depths = [len({name.split(".")[1] for name in state if name.startswith(f"layer{i}.")}) for i in range(1, 5)]
-    width = state["conv1.weight"].shape[0]
-    embed_dim, flat = state["fc.weight"].shape
-    side = 16 * math.isqrt(flat // (8 * width))
-    net = IResNet(depths, width, (side, side), embed_dim)
-    load_into(net, state, where=str(file.path))
-    return net, _spec(layout, (side, side), embed_dim, net.map_shape)
+def _normalizes_input(facts: GraphFacts) -> bool:
+    """MXNet's exports hold (x - 127.5) * .0078125 as their first two operators, and take 0..255."""
+    return facts.first_ops[:2] in (("Sub", "Mul"), ("Sub", "Div"))
 
 
-def _build_own(file: WeightsFile, layout: Layout, _: str | None) -> tuple[nn.Module, RecognizerSpec]:
+def _build_insightface_graph(file: WeightsFile, layout: Layout, map_node: str | None) -> BuiltNet:
+    """As `_build_graph`, with the range that the graph itself expects."""
+    net, spec = _build_graph(file, layout, map_node)
+    if file.graph is not None and _normalizes_input(graph_facts(file.graph, file.path)):
+        spec = dataclasses.replace(spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return net, spec
+
+
+def _has_state(test: Callable[[Mapping[str, Tensor]], bool]) -> Callable[[WeightsFile], bool]:
+    """Test for a published state dict by its keys."""
+    return lambda file: file.graph is None and "layout" not in file.header and test(file.state)
+
+
+def _build_with(net_for: Callable[[Mapping[str, Tensor]], StateNet]) -> Builder:
+    """Builder for a state dict; all sizes follow from the shapes in the file."""
+
+    def build(file: WeightsFile, layout: Layout, _: str | None) -> BuiltNet:
+        try:
+            net = net_for(file.state)
+        except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+            raise WeightsError(
+                f"{file.path}: looks like {layout.name}, but its tensors do not belong together "
+                f"({type(error).__name__}: {error}). Get the file again."
+            ) from error
+        # counters of training, unused here: old torch did not write them, and converters drop them
+        counters = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
+        load_into(net, {**counters, **file.state}, where=str(file.path))
+        return net, _spec(layout, net.input_size, net.embed_dim, net.map_shape)
+
+    return build
+
+
+def _build_own(file: WeightsFile, layout: Layout, _: str | None) -> BuiltNet:
     """One of OWN_NETS from the header that `save_recognizer` wrote."""
     try:
         kind = OWN_NETS[file.header["layout"]]
@@ -141,9 +170,10 @@ def _spec(
     return RecognizerSpec(
         layout=layout.name,
         input_size=input_size,
-        color_order="rgb",
+        color_order=layout.color_order,
         mean=layout.mean,
         std=layout.std,
+        template=layout.template,
         template_offset=layout.template_offset,
         embed_dim=embed_dim,
         map_shape=map_shape,
@@ -178,9 +208,39 @@ LAYOUTS: tuple[Layout, ...] = (
         typical_norm=5.49,  # measured the same way (sd .74)
     ),
     Layout(
+        name="insightface_onnx",
+        describes="recognition .onnx of an insightface pack, 112x112 px in, 128, 256 or 512-d out",
+        matches=_is_insightface_graph,
+        build=_build_insightface_graph,
+    ),
+    Layout(
         name="arcface_torch_iresnet",
         describes="state dict of an arcface_torch iresnet 18/34/50/100, .pth or .safetensors",
-        matches=_is_iresnet,
-        build=_build_iresnet,
+        matches=_has_state(is_iresnet),
+        build=_build_with(iresnet_for),
+    ),
+    Layout(
+        name="adaface_ir",
+        describes="checkpoint or state dict of an AdaFace IR-18/50/101",
+        matches=_has_state(lambda state: kind_of(state) == "adaface"),
+        build=_build_with(ir_net_for),
+        color_order="bgr",
+    ),
+    Layout(
+        name="ir_se",
+        describes="state dict of TreB1eN's IR-SE50, facexlib's recognition_arcface_ir_se50.pth",
+        matches=_has_state(lambda state: kind_of(state) == "ir_se"),
+        build=_build_with(ir_net_for),
+        color_order="bgr",
+    ),
+    Layout(
+        name="gray_resnet",
+        describes="state dict of the gray ResNet-18, GFPGAN's arcface_resnet18.pth",
+        matches=_has_state(is_gray_resnet),
+        build=_build_with(gray_resnet_for),
+        color_order="gray",
+        mean=(127.5,),
+        std=(127.5,),
+        template="ffhq_512",  # those who publish figures with it shrink the whole face, without any crop
     ),
 )

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import onnx
 
 NOT_COMPUTING = ("Constant", "Identity")  # operators that say nothing about the layout
+RESHAPING = ("Flatten", "Reshape", "Squeeze")
+LENGTHS = ("ReduceL2", "ReduceSumSquare", "ReduceSum")
+FLOAT32 = 1  # onnx.TensorProto.FLOAT
+LENGTH_CHAIN = 4  # operators between a length and the division by it: root, clip, expand
 
 
 @dataclass(frozen=True)
@@ -30,28 +34,67 @@ class GraphFacts:
     embed_dim: int
     first_ops: tuple[str, ...]  # the first four operators that compute
     num_convs: int
+    normalizes: bool  # the graph itself ends in a division by the length
     map_node: str
     map_shape: tuple[int, int, int]  # (C, h, w)
 
 
 def read_graph(path: str | Path) -> onnx.ModelProto:
-    """Read a graph with the shapes of its tensors inferred.
+    """Read a graph, checked, with the shapes of its tensors inferred.
 
     Raises:
         WeightsError: missing, cut off, or no ONNX file.
     """
+    return _parse(path, whole=True)
+
+
+def parse_graph(path: str | Path) -> onnx.ModelProto:
+    """Read a graph unchecked: quick, enough for `inputs_and_outputs`.
+
+    Raises:
+        WeightsError: missing, cut off, or no ONNX file.
+    """
+    return _parse(path, whole=False)
+
+
+def _parse(path: str | Path, whole: bool) -> onnx.ModelProto:
     import onnx  # heavy: only who loads a graph pays for it
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not Path(path).is_file():
         raise WeightsError(f"{path}: no such weights file.")
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=whole)
+        if not whole:
+            return model
         onnx.checker.check_model(model)
-        return onnx.shape_inference.infer_shapes(model)
+        inferred = onnx.shape_inference.infer_shapes(model)
     except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(f"{path}: cannot be read as ONNX, it is cut off or of another kind ({reason}).") from error
+    _say_that_gemm_gives_vectors(inferred.graph)
+    return inferred
+
+
+def _say_that_gemm_gives_vectors(graph: onnx.GraphProto) -> None:
+    """Where shape inference gave up, state what is certain: (n, E) behind a matrix product with bias.
+
+    It gives up behind a flatten that computes with the shape, `x.view(len(x), -1)`, and the converter must know that a
+    batch norm there is one of vectors.
+    """
+    of_gemm = {node.output[0] for node in graph.node if node.op_type == "Gemm"}
+    for value in graph.value_info:
+        tensor = value.type.tensor_type
+        if value.name in of_gemm and not tensor.HasField("shape"):
+            tensor.shape.dim.add()
+            tensor.shape.dim.add()
+
+
+def inputs_and_outputs(model: onnx.ModelProto) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Sizes of what goes into a graph and of what comes out; 0 stands for one that is free."""
+    stored = {tensor.name for tensor in model.graph.initializer}  # old graphs list their weights as inputs
+    inputs = [_shape(value) for value in model.graph.input if value.name not in stored]
+    return inputs, [_shape(value) for value in model.graph.output]
 
 
 def graph_facts(model: onnx.ModelProto, where: str | Path, map_node: str | None = None) -> GraphFacts:
@@ -61,14 +104,14 @@ def graph_facts(model: onnx.ModelProto, where: str | Path, map_node: str | None 
         WeightsError: not one picture in and one vector out, or no tensor `map_node` with a spatial extent.
     """
     graph = model.graph
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = [_shape(value) for value in graph.input if value.name not in stored]
-    outputs = [_shape(value) for value in graph.output]
+    inputs, outputs = inputs_and_outputs(model)
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0]) != 4 or not all(inputs[0][1:]) or len(outputs[0]) < 2:
         raise WeightsError(
             f"{where}: inputs {inputs}, outputs {outputs}; a recogniser has one picture (n, 3, H, W) in and one "
             "embedding (n, E) out. Is this a detector?"
         )
+    if any(value.type.tensor_type.elem_type != FLOAT32 for value in graph.output):
+        raise WeightsError(f"{where}: the embedding is not float32. Export the graph in single precision.")
     maps = {value.name: _shape(value)[1:] for value in graph.value_info}
     maps = {name: shape for name, shape in maps.items() if len(shape) == 3 and shape[1] * shape[2] > 1 and shape[0]}
     produced = [name for node in graph.node for name in node.output if name in maps]
@@ -83,9 +126,26 @@ def graph_facts(model: onnx.ModelProto, where: str | Path, map_node: str | None 
         embed_dim=outputs[0][1],
         first_ops=tuple(operators[:4]),
         num_convs=operators.count("Conv"),
+        normalizes=_normalizes(graph),
         map_node=name,
         map_shape=(maps[name][0], maps[name][1], maps[name][2]),
     )
+
+
+def _normalizes(graph: onnx.GraphProto) -> bool:
+    """Whether the graph ends in a division by the vector's length; only its last few operators are looked at."""
+    makers = {name: node for node in graph.node for name in node.output}
+    node = makers.get(graph.output[0].name)
+    while node is not None and node.op_type in (*NOT_COMPUTING, *RESHAPING):
+        node = makers.get(node.input[0]) if node.input else None
+    if node is None or node.op_type != "Div":
+        return node is not None and node.op_type == "LpNormalization"
+    divisor = makers.get(node.input[1])
+    for _ in range(LENGTH_CHAIN):
+        if divisor is None or divisor.op_type in LENGTHS:
+            return divisor is not None
+        divisor = makers.get(divisor.input[0]) if divisor.input else None
+    return False
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:

@@ -83,19 +83,21 @@ def _unpickling_reason(path: Path, error: pickle.UnpicklingError) -> str:
 
 
 def load_state(path: str | Path, param_key: str = "params_ema") -> dict[str, Tensor]:
-    """State dict of a weights file: `param_key` if the file has it, else 'params', else the file itself if it is plain.
+    """State dict of a weights file: its `param_key`, else its 'params' or 'state_dict', else the file if it is plain.
 
     A leading 'module.' (left by DataParallel) is dropped from the names.
     """
     contents = load_file(path)
-    for key in (param_key, "params"):
+    for key in (param_key, "params", "state_dict"):
         if isinstance(contents.get(key), Mapping):
             contents = dict(contents[key])
             break
     tensors = {name.removeprefix("module."): value for name, value in contents.items() if isinstance(value, Tensor)}
     if not tensors:
         found = ", ".join(list(contents)[:LISTED_KEYS])
-        raise WeightsError(f"{path}: no '{param_key}', no 'params' and no tensors in it (found: {found or 'nothing'}).")
+        raise WeightsError(
+            f"{path}: no '{param_key}', 'params' or 'state_dict' and no tensors in it (found: {found or 'nothing'})."
+        )
     return tensors
 
 
