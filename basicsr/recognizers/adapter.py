@@ -35,6 +35,7 @@ Facts = Mapping[str, str | int | float]
 
 LUMA = (0.299, 0.587, 0.114)  # BT.601, what OpenCV's gray is
 MIN_NORM = 1e-6  # embeddings of faces are 1 to 30 long
+BLANK_STD = 0.1  # of 255: a picture of one colour, after the rounding of a crop
 
 
 class RecognizerOutput(NamedTuple):
@@ -111,7 +112,7 @@ def _refuse_no_length(norm: Tensor, pixels: Tensor, layout: str) -> None:
     lost = norm < MIN_NORM
     if not lost.any():
         return
-    blank = pixels.flatten(1).std(dim=1) == 0
+    blank = pixels.flatten(1).std(dim=1) < BLANK_STD
     places = ", ".join(f"{i}{' (one colour)' if blank[i] else ''}" for i in lost.nonzero()[:, 0].tolist())
     raise ImageFileError(
         f"recogniser {layout}: no embedding (length below {MIN_NORM:g}) for face {places} of {len(norm)}, counted from "
