@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy_run import build, make_recognizer, parse, run, stage_options
 
+from basicsr.archs.kv_share import ReferencePhotos
 from basicsr.models.id_codeformer_joint_model import Phase, Step, check_schedule
 from basicsr.models.identity_source import MODE_NONE, MODE_REF, MODE_SELF, draw_modes, identity_features
 from basicsr.recognizers import load_recognizer
@@ -43,6 +44,21 @@ def test_a_few_steps_on_one_batch_lower_its_loss(toy: Path, stage_number: int) -
         total.backward()
         optimizer.step()
     assert values[-1] < 0.95 * values[0]
+
+
+def test_a_stage_hands_the_reference_photos_to_a_network_that_shares_keys_and_values(toy: Path) -> None:
+    from basicsr.engine.loaders import train_loader
+
+    plain = stage_options(2, toy, p_null=0.0, p_self=0.0)
+    plain["network_g"]["inject"] = "kv_share"
+    options = parse(plain, toy)
+    stage, batch = build(options), next(iter(train_loader(options.datasets["train"], 0, 0)))
+    stage.generator_losses(batch, 1)[0]["l_g_code"].backward()
+    for layer in stage.trained_net().ft_layers:  # type: ignore[attr-defined]
+        assert layer.kv_share.gate.grad.abs() > 0
+        layer.kv_share.gate.data.fill_(0.8)
+    pictures = [stage.restore(other, stage.net_g) for other in (batch, batch | {"refs": batch["refs"].flip(0)})]
+    assert not torch.equal(*pictures)
 
 
 def test_stage_ii_refuses_to_start_without_stage_i_weights(toy: Path) -> None:
@@ -155,6 +171,9 @@ def test_identity_features_follow_the_mode_of_each_sample(tmp_path: Path) -> Non
     torch.testing.assert_close(out.embed[1, :1], recognizer(lq[1:2]).embedding)
     torch.testing.assert_close(out.embed[3, :1], recognizer(lq[3:4]).embedding)  # no reference: its own
     assert not out.embed[2].any()
+    assert isinstance(out.photos, ReferencePhotos)
+    assert out.photos.mask.tolist() == [[True, True], [False, False], [False, False], [False, False]]
+    assert torch.equal(out.photos.images[0], refs[0])
     assert (out.quality > 0).all()
     assert (out.quality <= 1).all()
 

@@ -2,7 +2,7 @@
 
 Parameter names and arithmetic are those of the released CodeFormer weights (Zhou et al. 2022), which so load by name.
 
-Shapes: B batch; C, Cin, Cout channels; H, W feature size.
+Shapes: B batch; C, Cin, Cout channels; H, W feature size; L tokens.
 """
 
 import torch
@@ -118,3 +118,13 @@ def adaptive_instance_norm(content: Tensor, style: Tensor, eps: float = 1e-5) ->
     style_var, style_mean = torch.var_mean(style, dim=(2, 3), keepdim=True)
     scale = ((style_var + eps) / (content_var + eps)).sqrt()
     return (content - content_mean) * scale + style_mean
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, L, C) -> (B, heads, L, C/heads)"""
+    return x.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, heads, L, C/heads) -> (B, L, C)"""
+    return x.transpose(1, 2).flatten(2)
