@@ -40,7 +40,8 @@ def test_sharing_equals_self_attention_over_the_tokens_of_image_and_references_b
     for gate in (0.0, 0.5, -2.0):
         share.gate.fill_(gate)
         expected = torch.tensor(gate).tanh() * (joint - attended)
-        torch.testing.assert_close(share(attn, h, position, attended, shared), expected, atol=1e-5, rtol=1e-5)
+        change = share.gated(share(attn, h, position, shared) - attended, shared)
+        torch.testing.assert_close(change, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from toy_run import build, make_recognizer, parse, run, stage_options
 
 from basicsr.archs.kv_share import ReferencePhotos
+from basicsr.models.base_model import Batch, Losses
+from basicsr.models.code_stage import CodeStage
 from basicsr.models.id_codeformer_joint_model import Phase, Step, check_schedule
 from basicsr.models.identity_source import MODE_NONE, MODE_REF, MODE_SELF, draw_modes, identity_features
 from basicsr.recognizers import load_recognizer
@@ -59,6 +62,29 @@ def test_a_stage_hands_the_reference_photos_to_a_network_that_shares_keys_and_va
         layer.kv_share.gate.data.fill_(0.8)
     pictures = [stage.restore(other, stage.net_g) for other in (batch, batch | {"refs": batch["refs"].flip(0)})]
     assert not torch.equal(*pictures)
+
+
+def test_attention_figures_are_computed_where_a_line_is_printed_and_nowhere_else(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    look = CodeStage.costly_figures
+
+    def counted(stage: CodeStage, batch: Batch) -> Losses:
+        looks.append(1)
+        return look(stage, batch)
+
+    monkeypatch.setattr(CodeStage, "costly_figures", counted)
+    plain = stage_options(2, toy) | {"name": "figures"}
+    plain["logger"]["print_freq"] = 2
+    folder = run(plain, toy).folder
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iter"] for line in lines] == [2, 4]
+    assert len(looks) == 2
+    for line in lines:
+        assert 0 < line["id_attn_entropy"] <= 1
+        assert 0 < line["id_attn_null"] < 1
+        assert 0 < line["id_attn_spatial_var"] <= 1
 
 
 def test_stage_ii_refuses_to_start_without_stage_i_weights(toy: Path) -> None:

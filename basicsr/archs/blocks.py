@@ -2,8 +2,11 @@
 
 Parameter names and arithmetic are those of the released CodeFormer weights (Zhou et al. 2022), which so load by name.
 
-Shapes: B batch; C, Cin, Cout channels; H, W feature size; L tokens.
+Shapes: B batch; C, Cin, Cout channels; H, W feature size; L tokens; Q queries; N keys; d width
+of a head.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -128,3 +131,17 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     """(B, heads, L, C/heads) -> (B, L, C)"""
     return x.transpose(1, 2).flatten(2)
+
+
+class Attention(NamedTuple):
+    """A multi-head attention before its softmax."""
+
+    q: Tensor  # (B, heads, Q, d)
+    k: Tensor  # (B, heads, N, d)
+    v: Tensor  # (B, heads, N, d)
+    bias: Tensor  # (B, 1, 1, N): added to the logits; -inf: no key
+    num_away: int  # how many of the first keys are no identity
+
+    def mix(self) -> Tensor:
+        """softmax(q k^T / sqrt(d) + bias) v, (B, Q, heads * d)"""
+        return merge_heads(F.scaled_dot_product_attention(self.q, self.k, self.v, attn_mask=self.bias))

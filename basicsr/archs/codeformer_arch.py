@@ -58,7 +58,8 @@ class TransformerLayer(nn.Module):
         attended = self.self_attn(h_with_position, h_with_position, h, need_weights=False)[0]
         x = x + attended
         if self.kv_share is not None and isinstance(condition, SharedKeys):
-            x = x + self.kv_share(self.self_attn, h, position, attended, condition)
+            joint = self.kv_share(self.self_attn, h, position, condition)
+            x = x + self.kv_share.gated(joint - attended, condition)
         if self.cross_attn is not None and isinstance(condition, IdentityTokens):
             x = x + self.cross_attn(x, condition)
         return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.blocks import merge_heads, split_heads
+from basicsr.archs.blocks import Attention, merge_heads, split_heads
 from basicsr.archs.kv_share import ReferenceCache, ReferencePhotos
 from basicsr.utils.errors import OptionError
 
@@ -200,6 +200,11 @@ class IdentityCrossAttention(nn.Module):
 
     def forward(self, x: Tensor, identity: IdentityTokens) -> Tensor:
         """Image tokens x (L, B, C) -> what is added to them (L, B, C)."""
+        out = self.proj_out(self.project(x, identity).mix()).transpose(0, 1)  # (B, L, C) -> (L, B, C)
+        return torch.where(identity.has_ref[None, :, None], out, out.new_zeros(()))
+
+    def project(self, x: Tensor, identity: IdentityTokens) -> Attention:
+        """The attention of image tokens x (L, B, C) to the null key, if there is one, and the identity's."""
         q = self.q(self.norm(x)).transpose(0, 1)  # (L, B, C) -> (B, L, C)
         k, v, bias = self.k(identity.tokens), self.v(identity.tokens), identity.key_bias
         if self.null_key is not None:
@@ -207,6 +212,4 @@ class IdentityCrossAttention(nn.Module):
             v = F.pad(v, (0, 0, 1, 0))  # zero after the value projection
             bias = F.pad(bias, (1, 0))
         q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))  # (B, heads, ., C/heads)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[:, None, None, :].to(q.dtype))
-        out = self.proj_out(merge_heads(out)).transpose(0, 1)  # (B, heads, L, C/heads) -> (L, B, C)
-        return torch.where(identity.has_ref[None, :, None], out, out.new_zeros(()))
+        return Attention(q, k, v, bias[:, None, None, :].to(q.dtype), num_away=int(self.null_key is not None))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.blocks import merge_heads, split_heads
+from basicsr.archs.blocks import Attention, split_heads
 
 
 class ReferencePhotos(NamedTuple):
@@ -76,29 +76,19 @@ class KeyValueShare(nn.Module):
         super().__init__()
         self.gate = nn.Parameter(torch.zeros(()))
 
-    def forward(
-        self, attn: nn.MultiheadAttention, h: Tensor, position: Tensor, attended: Tensor, shared: SharedKeys
-    ) -> Tensor:
-        """tanh(a) (A_self+ref - A_self) (L, B, C); exactly zero for a sample without reference.
+    def forward(self, attn: nn.MultiheadAttention, h: Tensor, position: Tensor, shared: SharedKeys) -> Tensor:
+        """A_self+ref (L, B, C).
 
         Args:
             attn: the layer's self-attention.
             h: the image's normalised tokens (L, B, C).
             position: (L, 1, C).
-            attended: A_self (L, B, C).
         """
-        q, k, v, bias = self.project(attn, h, position, shared)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        joint = attn.out_proj(merge_heads(mixed)).transpose(0, 1)  # (B, heads, L, C/heads) -> (L, B, C)
-        delta = self.gate.tanh() * (joint - attended)
-        return torch.where(shared.has_ref[None, :, None], delta, delta.new_zeros(()))
+        return attn.out_proj(self.project(attn, h, position, shared).mix()).transpose(0, 1)  # (B, L, C) -> (L, B, C)
 
     @staticmethod
-    def project(
-        attn: nn.MultiheadAttention, h: Tensor, position: Tensor, shared: SharedKeys
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries (B, heads, L, C/heads), keys and values (B, heads, L + R*L, C/heads) with the image's own first,
-        and the bias of the keys (B, 1, 1, L + R*L)."""
+    def project(attn: nn.MultiheadAttention, h: Tensor, position: Tensor, shared: SharedKeys) -> Attention:
+        """The attention of the image's tokens to their own keys, which come first, and to those of the references."""
         w_query, b_query = attn.in_proj_weight[: attn.embed_dim], attn.in_proj_bias[: attn.embed_dim]
         q = F.linear(h + position, w_query, b_query).transpose(0, 1)  # (L, B, C) -> (B, L, C)
         k, v = project_keys(attn, h, position)
@@ -106,4 +96,9 @@ class KeyValueShare(nn.Module):
         v = torch.cat([v, shared.values.to(v.dtype)], dim=1)
         bias = F.pad(shared.key_bias, (h.shape[0], 0)).to(q.dtype)  # no bias on the image's own
         q, k, v = (split_heads(part, attn.num_heads) for part in (q, k, v))
-        return q, k, v, bias[:, None, None, :]
+        return Attention(q, k, v, bias[:, None, None, :], num_away=h.shape[0])
+
+    def gated(self, change: Tensor, shared: SharedKeys) -> Tensor:
+        """tanh(a) * change (L, B, C); exactly zero for a sample without reference."""
+        change = self.gate.tanh() * change
+        return torch.where(shared.has_ref[None, :, None], change, change.new_zeros(()))

@@ -89,7 +89,7 @@ class Trainer:
             state.current_iter += 1
             restored = self._iterate(batch, state.current_iter)
             if self._due(freq.print_freq) or state.current_iter == total:
-                self._log_losses()
+                self._log_losses(batch)
             if freq.image_freq is not None and self._due(freq.image_freq) and restored is not None:
                 self.log.picture(state.current_iter, "train/lq_ref_restored_gt", picture_grid(batch, restored, 4))
             if options.val is not None and (self._due(options.val.val_freq) or state.current_iter == total):
@@ -170,11 +170,13 @@ class Trainer:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._num_summed[name] = self._num_summed.get(name, 0) + 1
 
-    def _log_losses(self) -> None:
-        """Mean of each figure since the last line, over iterations and ranks, and the learning rate."""
+    def _log_losses(self, batch: Batch) -> None:
+        """Mean of each figure since the last line, over iterations and ranks; the costly ones of this batch; the
+        learning rate."""
         means = {
             name: all_reduce_mean(total / self._num_summed[name]).item() for name, total in sorted(self._sums.items())
         }
+        means |= {name: value.item() for name, value in self.stage.costly_figures(batch).items()}
         means |= {f"lr_{name}": optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
         self._sums.clear()
         self._num_summed.clear()

@@ -84,6 +84,10 @@ class BaseModel:
         """Weighted losses that train net_g, and the pictures that the discriminator may judge (None: none here)."""
         raise NotImplementedError
 
+    def costly_figures(self, batch: Batch) -> Losses:
+        """Scalars of one batch, computed only where a line of the log is printed; means over the ranks."""
+        return {}
+
     def restore(self, batch: Batch, net: nn.Module) -> Tensor:
         """Pictures (B, 3, H, W) that `net` (the EMA copy of net_g, as a rule) makes of a validation batch."""
         raise NotImplementedError
