@@ -67,6 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--weights", type=Path, default=Path("weights/CodeFormer/codeformer.pth"))
     parser.add_argument("--recognizer", type=Path, help="recogniser file, if not where the weights say")
+    parser.add_argument("--self_encoder", type=Path, help="E_LQ file for the mode self, if not where the weights say")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--suffix", help="_SUFFIX is added to the names of the results")
@@ -178,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     source = args.pairs or args.input_path
     output = args.output_path or Path("results") / f"{source.stem}_{args.fidelity_weight}"
     jobs = find_jobs(args, output)
-    restorer = FaceRestorer(args.weights, args.recognizer, args.device)
+    restorer = FaceRestorer(args.weights, args.recognizer, args.device, self_encoder=args.self_encoder)
     if args.ref and not restorer.takes_identity:
         logger.warning("%s takes no identity: --ref has no effect.", args.weights)
     entries, failures = restore_all(restorer, jobs, args)

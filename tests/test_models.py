@@ -214,6 +214,13 @@ def test_row_a_trains_without_a_recogniser(toy: Path) -> None:
     assert trainer.state.current_iter == 4
 
 
+def test_a_student_that_is_not_there_is_named(toy: Path) -> None:
+    plain = stage_options(2, toy)
+    plain["network_identity"]["self_path"] = "no/self.pth"
+    with pytest.raises(OptionError, match=r"network_identity\.self_path.*no/self\.pth does not exist"):
+        parse(plain, toy)
+
+
 def test_ids_as_loss_without_a_recogniser_is_refused(toy: Path) -> None:
     plain = stage_options(2, toy)
     del plain["network_identity"]

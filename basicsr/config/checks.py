@@ -75,7 +75,7 @@ def missing_files(options: Options) -> Iterator[tuple[KeyPath, str]]:
         network = getattr(options, key) or {}
         named += [((key, name), network.get(name)) for name in ("model_path", "vqgan_path")]
     if options.network_identity is not None:
-        named.append((("network_identity", "path"), options.network_identity.path))
+        named += [(("network_identity", key), getattr(options.network_identity, key)) for key in ("path", "self_path")]
     for path, file in named:
         if file is not None and not Path(file).is_file():
             yield path, f"{file} does not exist.{way_to_make(file)}"

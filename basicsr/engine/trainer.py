@@ -30,6 +30,7 @@ from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import all_reduce_mean, bare_net, is_main, world_size
 from basicsr.utils.errors import UserError
 from basicsr.utils.logger import MetricLog
+from basicsr.utils.weights import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +221,8 @@ def _network_specs(options: Options, identity: Recognizer | None) -> dict[str, A
     if identity is not None and options.network_identity is not None:
         given = options.network_identity
         specs["network_identity"] = {"path": given.path, "map_node": given.map_node, "sha256": identity.spec.sha256}
+        if given.self_path is not None:
+            specs["network_identity"] |= {"self_path": given.self_path, "self_sha256": sha256_of(given.self_path)}
     return specs
 
 

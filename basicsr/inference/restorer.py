@@ -19,6 +19,7 @@ from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.kv_share import ReferencePhotos
+from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.models.identity_source import (
     MODE_CODES,
     IdentityMode,
@@ -26,11 +27,12 @@ from basicsr.models.identity_source import (
     identity_features,
     stack_identities,
 )
+from basicsr.models.self_encoder import load_self_encoder
 from basicsr.recognizers import Recognizer, load_recognizer
 from basicsr.utils.errors import UserError, WeightsError
 from basicsr.utils.img_util import Image, img2tensor, imread, tensor2img
 from basicsr.utils.registry import ARCH_REGISTRY
-from basicsr.utils.weights import load_file, load_into, load_state
+from basicsr.utils.weights import load_file, load_into, load_state, sha256_of
 
 Photo = Image | str | Path
 References = Sequence[Photo] | IdentityFeatures  # photos of one person, or what encode_references() made of them
@@ -38,7 +40,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class RestoredFace(NamedTuple):
-    """A restored face and what is known of its identity. Similarities are cosines of the network's own recogniser."""
+    """A restored face and what is known of its identity. Similarities are cosines of the network's own recogniser.
+
+    The mode is none, whatever was asked for, where E_LQ finds no identity in the degraded photo.
+    """
 
     image: Image  # uint8 BGR (S, S, 3)
     mode: IdentityMode
@@ -65,15 +70,16 @@ def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
 
 
 class FaceRestorer:
-    """A network with its weights, and the recogniser that it was trained with.
+    """A network with its weights, and the recogniser (and E_LQ) that it was trained with.
 
     Args:
         weights: `.pth` written by train.py (it says itself which network it is for), or released CodeFormer weights.
         recognizer: recogniser file, where it is not at the path that the weights name.
         device: see `choose_device`.
         param_key: which weights of the file: the averaged ones as a rule.
+        self_encoder: file of E_LQ, where it is not at the path that the weights name.
     Raises:
-        WeightsError: the weights or the recogniser are missing, broken, or do not belong together.
+        WeightsError: one of the files is missing or broken, or they do not belong together.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class FaceRestorer:
         recognizer: str | Path | None = None,
         device: Device = "auto",
         param_key: str = "params_ema",
+        self_encoder: str | Path | None = None,
     ) -> None:
         self.device = choose_device(device)
         contents = load_file(weights)
@@ -97,8 +104,12 @@ class FaceRestorer:
         self.net = net.to(self.device).to(memory_format=self.layout).eval().requires_grad_(False)
         self.takes_identity = isinstance(net, IDCodeFormer)
         self.recognizer: Recognizer | None = None
+        self.self_encoder: SelfEncoder | None = None
         if self.takes_identity:
             self.recognizer = _recognizer_of(str(weights), contents, recognizer).to(self.device)
+            self.self_encoder = _self_encoder_of(str(weights), contents, self_encoder, self.recognizer)
+            if self.self_encoder is not None:
+                self.self_encoder.to(self.device)
 
     @property
     def size(self) -> int:
@@ -154,7 +165,9 @@ class FaceRestorer:
             return [RestoredFace(tensor2img(picture), "none", None, None) for picture in restored]
         known = [self._encoded(given, mode) for given in refs or [()] * len(photos)]
         used = [mode_in_use(mode, features is not None) for features in known]
-        out = self.net(lq, self._identity(lq, known, used), w=w, w_id=w_id, id_scale=id_scale, adain=adain)
+        identity = self._identity(lq, known, used)
+        used = [m if found else "none" for m, found in zip(used, identity.mask.any(1).tolist(), strict=True)]
+        out = self.net(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain)
         restored = cast(Tensor, out.restored)
         before, after = self._similarities(lq, known), self._similarities(restored, known)
         return [RestoredFace(tensor2img(picture), used[i], before[i], after[i]) for i, picture in enumerate(restored)]
@@ -191,7 +204,7 @@ class FaceRestorer:
         """The identity of each face: its references, its degraded photo itself, or nothing."""
         own_modes = [MODE_CODES["none" if mode == "ref" else mode] for mode in used]
         modes = torch.tensor(own_modes, device=self.device)
-        own = identity_features(cast(Recognizer, self.recognizer), lq, None, None, modes)
+        own = identity_features(cast(Recognizer, self.recognizer), lq, None, None, modes, self.self_encoder)
         if "ref" not in used:
             return own
         samples = []
@@ -225,3 +238,19 @@ def _recognizer_of(weights: str, contents: dict[str, Any], given: str | Path | N
             f"(sha256 {recognizer.spec.sha256[:12]}, expected {spec['sha256'][:12]})."
         )
     return recognizer
+
+
+def _self_encoder_of(
+    weights: str, contents: dict[str, Any], given: str | Path | None, recognizer: Recognizer
+) -> SelfEncoder | None:
+    """The E_LQ that the network was trained with; None where it was trained without, and none is given."""
+    spec = contents.get("network_identity") or {}
+    path, expected = given or spec.get("self_path"), spec.get("self_sha256")
+    if path is None:
+        return None
+    if expected is not None and sha256_of(path) != expected:
+        raise WeightsError(
+            f"{path}: is not the self encoder that {weights} was trained with (expected sha256 {expected[:12]}). "
+            "Name the right one: --self_encoder FILE."
+        )
+    return load_self_encoder(path, recognizer)

@@ -70,7 +70,8 @@ class CodeStage(BaseModel):
 
     def _identity_in(self, batch: Batch, lq: Tensor, modes: Tensor) -> IdentityFeatures:
         """Identity of each sample by its mode, see `identity_features`."""
-        return identity_features(cast(Recognizer, self.identity), lq, batch.get("refs"), batch.get("ref_mask"), modes)
+        recognizer, refs, ref_mask = cast(Recognizer, self.identity), batch.get("refs"), batch.get("ref_mask")
+        return identity_features(recognizer, lq, refs, ref_mask, modes, self.self_encoder)
 
     def forward_g(self, lq: Tensor, identity: IdentityFeatures | None, **knobs: Any) -> CodeFormerOutput:
         """One forward of net_g, with the identity where it takes one."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.kv_share import ReferenceCache, ReferencePhotos
+from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.recognizers import Recognizer
 
 IdentityMode = Literal["ref", "self", "none"]
@@ -45,7 +46,12 @@ def draw_modes(identity_draw: Tensor, p_null: float, p_self: float) -> Tensor:
 
 @torch.no_grad()
 def identity_features(
-    recognizer: Recognizer, lq: Tensor, refs: Tensor | None, ref_mask: Tensor | None, modes: Tensor
+    recognizer: Recognizer,
+    lq: Tensor,
+    refs: Tensor | None,
+    ref_mask: Tensor | None,
+    modes: Tensor,
+    self_encoder: SelfEncoder | None = None,
 ) -> IdentityFeatures:
     """Recogniser features of each sample's identity photos.
 
@@ -54,6 +60,8 @@ def identity_features(
         lq: (B, 3, S, S).
         refs, ref_mask: (B, R, 3, S, S) and (B, R) bool; None: no sample has a reference.
         modes: (B,) of MODE_*; a sample in mode ref without any reference falls back to self.
+        self_encoder: E_LQ, which knows degraded photos better than the recogniser, and refuses those that tell nothing:
+            such a sample has an empty mask row.
     Returns:
         IdentityFeatures with max(R, 1) places; a sample in mode none has an empty mask row. Its photos are the
         references alone: keys of the degraded photo beside those that its own self-attention has already would leave
@@ -67,7 +75,13 @@ def identity_features(
     photos, mask = refs.clone(), given.mask.clone()
     photos[uses_self, 0] = lq[uses_self]
     mask[uses_self, 0] = True
-    return _embed(recognizer, photos, mask)._replace(photos=given)
+    features = _embed(recognizer, photos, mask)._replace(photos=given)
+    if self_encoder is not None and uses_self.any():
+        out = self_encoder(lq[uses_self], features.embed[uses_self, 0], features.quality[uses_self, 0])
+        features.embed[uses_self, 0] = out.embedding
+        features.quality[uses_self, 0] = out.quality.clamp_min(MIN_QUALITY)
+        features.mask[uses_self, 0] = out.quality >= self_encoder.min_quality
+    return features
 
 
 def _embed(recognizer: Recognizer, photos: Tensor, mask: Tensor) -> IdentityFeatures:
