@@ -124,7 +124,17 @@ def test_references_teach_the_projections_and_the_gate_but_not_the_encoder():
     assert all(layer.kv_share.gate.grad.abs() > 0 for layer in net.ft_layers)
 
 
-def test_at_the_exact_start_only_the_gates_of_the_added_parts_learn_and_all_of_them_do():
+def test_under_autocast_the_pass_without_graph_takes_no_gradient_from_the_image_path():
+    """Autocast keeps one cast of each weight: one kept from under no_grad would cut the image path off."""
+    net = sharing(style="none").train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = net(images(2), references(), code_only=True).logits
+    logits.float().square().mean().backward()
+    parts = [*net.ft_layers.parameters(), *net.encoder.parameters(), *net.feat_emb.parameters()]
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in parts)
+
+
+def test_at_the_exact_start_every_gate_learns():
     net = id_codeformer(inject="kv_share", style="none").train()
     logits = net(images(2), references(), code_only=True).logits
     F.cross_entropy(logits.flatten(0, 1), torch.zeros(128, dtype=torch.int64)).backward()

@@ -10,11 +10,19 @@ import pytest
 import torch
 from toy_run import build, make_recognizer, parse, run, stage_options
 
-from basicsr.archs.kv_share import ReferencePhotos
+from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.archs.kv_share import ReferenceCache, ReferencePhotos
 from basicsr.models.base_model import Batch, Losses
 from basicsr.models.code_stage import CodeStage
 from basicsr.models.id_codeformer_joint_model import Phase, Step, check_schedule
-from basicsr.models.identity_source import MODE_NONE, MODE_REF, MODE_SELF, draw_modes, identity_features
+from basicsr.models.identity_source import (
+    MODE_NONE,
+    MODE_REF,
+    MODE_SELF,
+    draw_modes,
+    identity_features,
+    stack_identities,
+)
 from basicsr.recognizers import load_recognizer
 from basicsr.utils.errors import OptionError, UserError
 
@@ -226,3 +234,26 @@ def test_ids_as_loss_without_a_recogniser_is_refused(toy: Path) -> None:
     del plain["network_identity"]
     with pytest.raises(UserError, match="network_identity"):
         build(parse(plain, toy))
+
+
+def test_single_samples_make_one_batch_in_which_each_keeps_its_references() -> None:
+    def sample(num_refs: int, cached: bool) -> IdentityFeatures:
+        mask = torch.ones(1, num_refs, dtype=torch.bool)
+        layers = tuple(torch.rand(1, num_refs, 4, 6) for _ in range(2))
+        cache = ReferenceCache(layers, tuple(-keys for keys in layers), mask) if cached else None
+        return IdentityFeatures(torch.rand(1, num_refs, 5), torch.rand(1, num_refs, 3, 2, 2), mask, mask.float(), cache)
+
+    samples = [sample(1, cached=True), sample(3, cached=True), sample(2, cached=False)]
+    batch = stack_identities(samples)
+    assert batch.mask.tolist() == [[True, False, False], [True, True, True], [True, True, False]]
+    assert isinstance(batch.photos, ReferenceCache)
+    assert batch.photos.mask.tolist() == [[True, False, False], [True, True, True], [False, False, False]]
+    for row, one in enumerate(samples):
+        count = one.mask.shape[1]
+        for stacked, own in zip(batch[:4], one[:4], strict=True):
+            assert torch.equal(stacked[row, :count], own[0])
+            assert not stacked[row, count:].any()
+        if isinstance(one.photos, ReferenceCache):
+            layers = zip(batch.photos.keys + batch.photos.values, one.photos.keys + one.photos.values, strict=True)
+            for stacked, own in layers:
+                assert torch.equal(stacked[row, :count], own[0])

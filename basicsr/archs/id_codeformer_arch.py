@@ -220,6 +220,8 @@ class IDCodeFormer(CodeFormer):
             inputs = [self.to_tokens(self.encoder(images))]  # of each layer, (L, N, C)
             for layer in layers[:-1]:
                 inputs.append(layer(inputs[-1], position))
+        # casts of weights that autocast has kept from under no_grad would cut the image path off (older torch)
+        torch.clear_autocast_cache()
         keys: list[Tensor] = []
         values: list[Tensor] = []
         for layer, tokens in zip(layers, inputs, strict=True):
