@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 sys.path[0] = str(Path(__file__).resolve().parent)
 
-from basicsr.inference import FaceRestorer, RestoredFace
+from basicsr.inference import FaceRestorer, References, RestoredFace
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image, imread, imwrite, list_images
@@ -41,7 +41,7 @@ class LoadedJob(NamedTuple):
 
     job: Job
     photo: Image
-    refs: list[Image]
+    refs: References
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -67,6 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--weights", type=Path, default=Path("weights/CodeFormer/codeformer.pth"))
     parser.add_argument("--recognizer", type=Path, help="recogniser file, if not where the weights say")
+    parser.add_argument("--self_encoder", type=Path, help="E_LQ file for the mode self, if not where the weights say")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--suffix", help="_SUFFIX is added to the names of the results")
@@ -103,15 +104,20 @@ def read_pairs(path: Path) -> list[tuple[Path, tuple[Path, ...]]]:
     return [(folder / row["lq"], tuple(folder / ref for ref in row["ref"].split(";") if ref)) for row in rows]
 
 
-def load_jobs(jobs: Sequence[Job], failures: list[str]) -> Iterator[LoadedJob]:
-    """Read pictures; a broken one is named in `failures` and the rest goes on."""
-    cache: dict[Path, Image] = {}
+def load_jobs(
+    jobs: Sequence[Job], restorer: FaceRestorer, mode: str | None, failures: list[str]
+) -> Iterator[LoadedJob]:
+    """Read pictures; a broken one is named in `failures` and the rest goes on. The networks see the references of
+    neighbouring jobs once where they are the same."""
+    encodes = restorer.takes_identity and mode in (None, "ref")
+    last_paths: tuple[Path, ...] = ()
+    refs: References = ()
     for job in jobs:
         try:
-            for ref in job.refs:
-                if ref not in cache:
-                    cache[ref] = imread(ref)
-            yield LoadedJob(job, imread(job.path), [cache[ref] for ref in job.refs])
+            if job.refs != last_paths:
+                photos = [imread(path) for path in job.refs]
+                refs, last_paths = restorer.encode_references(photos) if encodes and photos else photos, job.refs
+            yield LoadedJob(job, imread(job.path), refs)
         except ImageFileError as error:
             logger.error("%s", error)
             failures.append(str(error))
@@ -122,7 +128,7 @@ def restore_all(restorer: FaceRestorer, jobs: Sequence[Job], args: argparse.Name
     knobs = {"w": args.fidelity_weight, "w_id": args.w_id, "id_scale": args.id_scale, "adain": args.adain}
     entries: list[Any] = []
     failures: list[str] = []
-    loaded = load_jobs(jobs, failures)
+    loaded = load_jobs(jobs, restorer, args.mode, failures)
     with progress(total=len(jobs), desc="restore") as bar:
         while batch := [item for _, item in zip(range(args.batch_size), loaded, strict=False)]:
             start = time.perf_counter()
@@ -173,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     source = args.pairs or args.input_path
     output = args.output_path or Path("results") / f"{source.stem}_{args.fidelity_weight}"
     jobs = find_jobs(args, output)
-    restorer = FaceRestorer(args.weights, args.recognizer, args.device)
+    restorer = FaceRestorer(args.weights, args.recognizer, args.device, self_encoder=args.self_encoder)
     if args.ref and not restorer.takes_identity:
         logger.warning("%s takes no identity: --ref has no effect.", args.weights)
     entries, failures = restore_all(restorer, jobs, args)

@@ -3,65 +3,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from identity_toys import IDENTITY, TINY, codeformer, id_codeformer, images, references, swapped, take, trained, without
 from torch import Tensor, nn
 
 from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.archs.id_codeformer_arch import IDCodeFormer, IdentityStyle
-from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.archs.kv_share import ReferencePhotos
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.weights import load_into
 
-TINY: dict[str, Any] = {
-    "dim_embd": 16, "n_head": 4, "n_layers": 2, "codebook_size": 16, "latent_size": 64, "connect_list": ["16", "32"],
-    "img_size": 32, "nf": 8, "ch_mult": [1, 1, 2], "emb_dim": 8,
-}  # fmt: skip
-IDENTITY: dict[str, Any] = {"id_embed_dim": 6, "id_map_shape": [5, 2, 2], "num_vec_tokens": 2, "num_map_tokens": 3}
-
-
-def codeformer() -> Any:
-    """32 px, 8 x 8 codes, 2 layers; codes and positions as if trained."""
-    torch.manual_seed(0)
-    net: Any = CodeFormer(**TINY)
-    net.quantize.embedding.weight.data.normal_()
-    net.position_emb.data.normal_(std=0.5)
-    return net.eval()
-
-
-def id_codeformer(**changes: Any) -> Any:
-    """At the start: the same CodeFormer, identity parts untrained."""
-    torch.manual_seed(7)
-    net = IDCodeFormer(**TINY, **{**IDENTITY, **changes}).eval()
-    load_into(net, codeformer().state_dict(), strict=False)
-    return net
-
-
-def trained(net: Any, std: float = 0.3) -> Any:
-    """The same with every zero-initialised output projection and the null keys at small random values."""
-    torch.manual_seed(9)
-    for layer in net.ft_layers:
-        if layer.cross_attn is not None:
-            layer.cross_attn.proj_out.weight.data.normal_(std=std)
-            if layer.cross_attn.null_key is not None:
-                layer.cross_attn.null_key.data.normal_(std=std)
-    for style in net.style_dict.values():
-        style.mlp[-1].weight.data.normal_(std=std)
-        style.mlp[-1].bias.data.normal_(std=std)
-    return net
-
-
-def images(batch: int) -> Tensor:
-    return torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-
-def references(batch: int = 2, num_refs: int = 2, seed: int = 0) -> IdentityFeatures:
-    rng = torch.Generator().manual_seed(seed)
-    return IdentityFeatures(
-        F.normalize(torch.randn(batch, num_refs, 6, generator=rng), dim=-1),
-        torch.randn(batch, num_refs, 5, 2, 2, generator=rng),
-        torch.ones(batch, num_refs, dtype=torch.bool),
-        torch.rand(batch, num_refs, generator=rng) * 0.9 + 0.1,
-    )
+both_injects = pytest.mark.parametrize("inject", ["cross_attn", "kv_share"])
 
 
 def identity_loss_stand_in(restored: Tensor, gt: Tensor) -> Tensor:
@@ -79,11 +31,17 @@ def gradients(net: Any, **arguments: Any) -> dict[str, float]:
     return {name: 0.0 if p.grad is None else float(p.grad.abs().sum()) for name, p in net.named_parameters()}
 
 
-def test_a_codeformer_checkpoint_loads_with_new_keys_missing_and_nothing_else():
-    report = load_into(id_codeformer(), codeformer().state_dict(), strict=False)
+@both_injects
+def test_a_codeformer_checkpoint_loads_with_new_keys_missing_and_nothing_else(inject):
+    report = load_into(id_codeformer(inject=inject), codeformer().state_dict(), strict=False)
     assert report.extra == report.mismatched == []
-    assert all("cross_attn" in key or key.startswith(("identity_encoder.", "style_dict.")) for key in report.missing)
+    assert all(inject in key or key.startswith(("identity_encoder.", "style_dict.")) for key in report.missing)
     assert len(report.missing) > 0
+
+
+def test_key_value_sharing_adds_one_scalar_for_each_layer():
+    added = id_codeformer(inject="kv_share", style="none").state_dict().keys() - codeformer().state_dict().keys()
+    assert added == {"ft_layers.0.kv_share.gate", "ft_layers.1.kv_share.gate"}
 
 
 def test_the_released_size_keeps_all_515_keys_in_order_and_adds_its_own():
@@ -94,12 +52,15 @@ def test_the_released_size_keeps_all_515_keys_in_order_and_adds_its_own():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("style", ["adain", "film", "adain_mean", "none"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"style": "adain"}, {"style": "film"}, {"style": "adain_mean"}, {"style": "none"}, {"inject": "kv_share"}],
+)
 @pytest.mark.parametrize(("w", "id_scale"), [(0.0, 1.0), (0.5, 1.0), (0.5, 2.5)])
-def test_at_the_start_the_output_is_codeformers_bit_for_bit_with_references_given(style, w, id_scale):
+def test_at_the_start_the_output_is_codeformers_bit_for_bit_with_references_given(changes, w, id_scale):
     base, out = (
         codeformer()(images(2), w=w),
-        id_codeformer(style=style)(images(2), references(), w=w, id_scale=id_scale),
+        id_codeformer(**changes)(images(2), references(), w=w, id_scale=id_scale),
     )
     assert torch.equal(out.logits, base.logits)
     assert torch.equal(out.restored, base.restored)
@@ -107,11 +68,12 @@ def test_at_the_start_the_output_is_codeformers_bit_for_bit_with_references_give
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("changes", [{}, {"use_null_key": False}, {"style": "film"}, {"inject": "none"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"use_null_key": False}, {"style": "film"}, {"inject": "none"}, {"inject": "kv_share"}]
+)
 @pytest.mark.parametrize("id_scale", [1.0, 3.0])
 def test_a_sample_without_reference_is_codeformers_bit_for_bit_whatever_the_identity_weights(changes, id_scale):
-    net, lq, identity = trained(id_codeformer(**changes)), images(2), references()
-    identity.mask[0] = False
+    net, lq, identity = trained(id_codeformer(**changes)), images(2), without(references(), sample=0)
     base, mixed = codeformer()(lq, w=0.5), net(lq, identity, w=0.5, id_scale=id_scale)
     assert torch.equal(mixed.logits[0], base.logits[0])
     assert torch.equal(mixed.restored[0], base.restored[0])
@@ -119,23 +81,60 @@ def test_a_sample_without_reference_is_codeformers_bit_for_bit_whatever_the_iden
 
 
 @torch.no_grad()
-def test_identity_none_is_codeformer_bit_for_bit():
-    assert torch.equal(
-        trained(id_codeformer())(images(2), None, w=0.5).restored, codeformer()(images(2), w=0.5).restored
-    )
+@both_injects
+def test_identity_none_is_codeformer_bit_for_bit(inject):
+    out, base = trained(id_codeformer(inject=inject))(images(2), None, w=0.5), codeformer()(images(2), w=0.5)
+    assert torch.equal(out.restored, base.restored)
 
 
 @torch.no_grad()
-def test_another_person_gives_other_codes_and_another_image():
-    net = trained(id_codeformer())
+@both_injects
+def test_another_person_gives_other_codes_and_another_image(inject):
+    net = trained(id_codeformer(inject=inject, style="none"))
     one, other = net(images(2), references(seed=0)), net(images(2), references(seed=5))
     assert not torch.allclose(one.logits, other.logits, atol=1e-3)
     assert not torch.allclose(one.restored, other.restored, atol=1e-3)
 
 
 @torch.no_grad()
-def test_guidance_extrapolates_from_the_blind_logits():
-    net, lq = trained(id_codeformer()), images(2)
+@both_injects
+def test_any_number_of_references_has_no_order_and_copies_of_them_count_once(inject):
+    net, lq = trained(id_codeformer(inject=inject)), images(2)
+    for num_refs in range(1, 9):
+        identity = references(num_refs=num_refs)
+        out = net(lq, identity)
+        assert torch.isfinite(out.logits).all()
+        for order in (list(range(num_refs))[::-1], [*range(num_refs)] * 3):
+            other = net(lq, take(identity, order))
+            torch.testing.assert_close(other.logits, out.logits, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(other.restored, out.restored, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("inject", "steps"), [("cross_attn", 10), ("kv_share", 50)])
+def test_after_a_short_training_the_reference_decides_the_codes(inject, steps):
+    """One degraded photo, two people: what is right follows from the reference alone."""
+    net: Any = id_codeformer(inject=inject, style="none").train()
+    lq, identity = images(1).expand(2, -1, -1, -1), references(num_refs=1)
+    faces = F.interpolate(torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2)), size=32, mode="bilinear")
+    identity = identity._replace(photos=ReferencePhotos(faces[:, None], identity.mask))
+    wanted = torch.tensor([[3], [9]]).expand(2, 64)
+    parts = [net.ft_layers, net.idx_pred_layer, net.feat_emb, *([net.identity_encoder] if net.identity_encoder else [])]
+    optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()], 3e-2)
+    for _ in range(steps):
+        loss = F.cross_entropy(net(lq, identity, code_only=True).logits.flatten(0, 1), wanted.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        own, other = (net(lq, ref, code_only=True).logits.argmax(-1) for ref in (identity, swapped(identity)))
+    assert (own == wanted).float().mean() > 0.9
+    assert (other == wanted.flip(0)).float().mean() > 0.9
+
+
+@torch.no_grad()
+@both_injects
+def test_guidance_extrapolates_from_the_blind_logits(inject):
+    net, lq = trained(id_codeformer(inject=inject)), images(2)
     null, plain = net(lq, None).logits, net(lq, references()).logits
     assert torch.equal(net(lq, references(), id_scale=0.0).logits, null)
     torch.testing.assert_close(net(lq, references(), id_scale=2.0).logits, null + 2.0 * (plain - null))

@@ -28,7 +28,8 @@ def references(batch: int = 2, num_refs: int = 3, seed: int = 0) -> IdentityFeat
 
 def take(identity: IdentityFeatures, order: list[int]) -> IdentityFeatures:
     """The references `order`, for every sample."""
-    return IdentityFeatures(*(part[:, order] for part in identity))
+    embed, feature_map, mask, quality = (part[:, order] for part in identity[:4])
+    return IdentityFeatures(embed, feature_map, mask, quality)
 
 
 def encoder(num_vec_tokens: int = 2, num_map_tokens: int = 3) -> IdentityEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,20 @@ import pytest
 import torch
 from toy_run import build, make_recognizer, parse, run, stage_options
 
+from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.archs.kv_share import ReferenceCache, ReferencePhotos
 from basicsr.config import parse_options
+from basicsr.models.base_model import Batch, Losses
+from basicsr.models.code_stage import CodeStage
 from basicsr.models.id_codeformer_joint_model import Phase, Step, check_schedule
-from basicsr.models.identity_source import MODE_NONE, MODE_REF, MODE_SELF, draw_modes, identity_features
+from basicsr.models.identity_source import (
+    MODE_NONE,
+    MODE_REF,
+    MODE_SELF,
+    draw_modes,
+    identity_features,
+    stack_identities,
+)
 from basicsr.recognizers import load_recognizer
 from basicsr.utils.errors import OptionError, UserError
 
@@ -46,6 +58,44 @@ def test_a_few_steps_on_one_batch_lower_its_loss(toy: Path, stage_number: int) -
         total.backward()
         optimizer.step()
     assert values[-1] < 0.95 * values[0]
+
+
+def test_a_stage_hands_the_reference_photos_to_a_network_that_shares_keys_and_values(toy: Path) -> None:
+    from basicsr.engine.loaders import train_loader
+
+    plain = stage_options(2, toy, p_null=0.0, p_self=0.0)
+    plain["network_g"]["inject"] = "kv_share"
+    options = parse(plain, toy)
+    stage, batch = build(options), next(iter(train_loader(options.datasets["train"], 0, 0)))
+    stage.generator_losses(batch, 1)[0]["l_g_code"].backward()
+    for layer in stage.trained_net().ft_layers:  # type: ignore[attr-defined]
+        assert layer.kv_share.gate.grad.abs() > 0
+        layer.kv_share.gate.data.fill_(0.8)
+    pictures = [stage.restore(other, stage.net_g) for other in (batch, batch | {"refs": batch["refs"].flip(0)})]
+    assert not torch.equal(*pictures)
+
+
+def test_attention_figures_are_computed_where_a_line_is_printed_and_nowhere_else(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    look = CodeStage.costly_figures
+
+    def counted(stage: CodeStage, batch: Batch) -> Losses:
+        looks.append(1)
+        return look(stage, batch)
+
+    monkeypatch.setattr(CodeStage, "costly_figures", counted)
+    plain = stage_options(2, toy) | {"name": "figures"}
+    plain["logger"]["print_freq"] = 2
+    folder = run(plain, toy).folder
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iter"] for line in lines] == [2, 4]
+    assert len(looks) == 2
+    for line in lines:
+        assert 0 < line["id_attn_entropy"] <= 1
+        assert 0 < line["id_attn_null"] < 1
+        assert 0 < line["id_attn_spatial_var"] <= 1
 
 
 def test_stage_ii_refuses_to_start_without_stage_i_weights(toy: Path) -> None:
@@ -179,6 +229,9 @@ def test_identity_features_follow_the_mode_of_each_sample(tmp_path: Path) -> Non
     torch.testing.assert_close(out.embed[1, :1], recognizer(lq[1:2]).embedding)
     torch.testing.assert_close(out.embed[3, :1], recognizer(lq[3:4]).embedding)  # no reference: its own
     assert not out.embed[2].any()
+    assert isinstance(out.photos, ReferencePhotos)
+    assert out.photos.mask.tolist() == [[True, True], [False, False], [False, False], [False, False]]
+    assert torch.equal(out.photos.images[0], refs[0])
     assert (out.quality > 0).all()
     assert (out.quality <= 1).all()
 
@@ -191,6 +244,13 @@ def test_row_a_trains_without_a_recogniser(toy: Path) -> None:
     plain["train"]["identity_opt"] = None
     trainer = run({**plain, "name": "row_a"}, toy)
     assert trainer.state.current_iter == 4
+
+
+def test_a_student_that_is_not_there_is_named(toy: Path) -> None:
+    plain = stage_options(2, toy)
+    plain["network_identity"]["self_path"] = "no/self.pth"
+    with pytest.raises(OptionError, match=r"network_identity\.self_path.*no/self\.pth does not exist"):
+        parse(plain, toy)
 
 
 def test_ids_as_loss_without_a_recogniser_is_refused(toy: Path) -> None:
@@ -211,3 +271,26 @@ def test_lpips_without_its_backbone_is_left_out_and_said_but_a_named_file_must_b
     named = {"type": "LPIPSLoss", "backbone": str(tmp_path / "vgg.pth")}
     with pytest.raises(UserError, match=r"vgg\.pth"):
         build(parse(stage_options(1, toy, perceptual_opt=named), toy))
+
+
+def test_single_samples_make_one_batch_in_which_each_keeps_its_references() -> None:
+    def sample(num_refs: int, cached: bool) -> IdentityFeatures:
+        mask = torch.ones(1, num_refs, dtype=torch.bool)
+        layers = tuple(torch.rand(1, num_refs, 4, 6) for _ in range(2))
+        cache = ReferenceCache(layers, tuple(-keys for keys in layers), mask) if cached else None
+        return IdentityFeatures(torch.rand(1, num_refs, 5), torch.rand(1, num_refs, 3, 2, 2), mask, mask.float(), cache)
+
+    samples = [sample(1, cached=True), sample(3, cached=True), sample(2, cached=False)]
+    batch = stack_identities(samples)
+    assert batch.mask.tolist() == [[True, False, False], [True, True, True], [True, True, False]]
+    assert isinstance(batch.photos, ReferenceCache)
+    assert batch.photos.mask.tolist() == [[True, False, False], [True, True, True], [False, False, False]]
+    for row, one in enumerate(samples):
+        count = one.mask.shape[1]
+        for stacked, own in zip(batch[:4], one[:4], strict=True):
+            assert torch.equal(stacked[row, :count], own[0])
+            assert not stacked[row, count:].any()
+        if isinstance(one.photos, ReferenceCache):
+            layers = zip(batch.photos.keys + batch.photos.values, one.photos.keys + one.photos.values, strict=True)
+            for stacked, own in layers:
+                assert torch.equal(stacked[row, :count], own[0])

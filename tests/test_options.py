@@ -43,9 +43,9 @@ def test_options_cannot_be_changed(tmp_path: Path) -> None:
         options.name = "other"  # type: ignore[misc]
 
 
-def test_the_keys_of_network_identity_are_the_arguments_of_load_recognizer() -> None:
+def test_the_keys_of_network_identity_are_the_arguments_of_load_recognizer_and_the_file_of_the_student() -> None:
     signature = inspect.signature(load_recognizer)
-    assert tuple(signature.parameters) == IdentitySpec.__struct_fields__
+    assert (*signature.parameters, "self_path") == IdentitySpec.__struct_fields__
 
 
 @pytest.mark.parametrize(("key", "phase"), [("train", "train"), ("val", "val"), ("val_a_b", "val"), ("test_x", "test")])
@@ -62,7 +62,7 @@ def test_any_other_key_is_no_data_set(key: str) -> None:
 def test_plain_values_have_lists_for_tuples_and_mappings_for_structs() -> None:
     assert plain_value({"a": (1, (2.5, None)), "b": IdentitySpec(path="x")}) == {
         "a": [1, [2.5, None]],
-        "b": {"path": "x", "map_node": None},
+        "b": {"path": "x", "map_node": None, "self_path": None},
     }
 
 

@@ -37,6 +37,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "cross_attn" in name or "style_dict" in name:
             value.normal_(0, 0.5, generator=generator)
     save_atomic(contents, folder / "net.pth")
+    sharing = stage_options(2, folder, total_iter=2)
+    sharing["network_g"]["inject"] = "kv_share"
+    run({**sharing, "name": "toy_sharing"}, folder)
+    contents = load_file(folder / "experiments/toy_sharing/models/net_g_latest.pth")
+    for name, value in contents["params_ema"].items():
+        if "kv_share" in name:
+            value.fill_(0.8)
+    save_atomic(contents, folder / "sharing.pth")
     return folder
 
 
@@ -57,6 +65,30 @@ def test_the_restorer_gives_the_picture_that_the_network_gives(toy: Path) -> Non
     assert fixed_modes("ref", 1, lq.device).tolist() == [MODE_REF]
     found = restorer.restore(photo, [ref], w=0.5, w_id=0.7, id_scale=1.5)
     assert np.array_equal(found.image, tensor2img(expected[0]))
+
+
+@pytest.mark.parametrize("weights", ["net.pth", "sharing.pth"])
+def test_references_encoded_once_restore_every_face_as_their_photos_do(toy: Path, weights: str) -> None:
+    restorer, passes = FaceRestorer(toy / weights, device="cpu"), []
+    faces, refs = photos(toy, "0_0", "1_0"), photos(toy, "0_1", "0_2")
+    expected = restorer.restore_batch(faces, [refs, refs])
+    assert not np.array_equal(expected[0].image, restorer.restore(faces[0], mode="none").image)
+    encoded = restorer.encode_references(refs)
+    restorer.net.encoder.blocks[0].register_forward_hook(lambda _module, inputs, _out: passes.append(len(inputs[0])))
+    for face, wanted in zip(faces, expected, strict=True):
+        found = restorer.restore(face, encoded)
+        assert np.abs(found.image.astype(int) - wanted.image).max() <= 1
+        assert (found.mode, found.similarity_after) == ("ref", pytest.approx(wanted.similarity_after, abs=1e-4))
+    assert passes == [1, 1], "each pass reads one degraded face and no reference"
+
+
+def test_faces_with_and_without_references_share_a_batch_of_a_network_that_shares_keys(toy: Path) -> None:
+    restorer = FaceRestorer(toy / "sharing.pth", device="cpu")
+    faces, refs = photos(toy, "0_0", "1_0", "2_0"), [photos(toy, "0_1", "0_2"), [], photos(toy, "2_1")]
+    batch = restorer.restore_batch(faces, refs)
+    assert [face.mode for face in batch] == ["ref", "self", "ref"]
+    for face, photo, its_refs in zip(batch, faces, refs, strict=True):
+        assert np.abs(face.image.astype(int) - restorer.restore(photo, its_refs).image).max() <= 1
 
 
 def test_a_face_does_not_depend_on_its_neighbours_in_the_batch(toy: Path) -> None:

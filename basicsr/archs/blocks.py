@@ -2,8 +2,11 @@
 
 Parameter names and arithmetic are those of the released CodeFormer weights (Zhou et al. 2022), which so load by name.
 
-Shapes: B batch; C, Cin, Cout channels; H, W feature size.
+Shapes: B batch; C, Cin, Cout channels; H, W feature size; L tokens; Q queries; N keys; d width
+of a head.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -118,3 +121,27 @@ def adaptive_instance_norm(content: Tensor, style: Tensor, eps: float = 1e-5) ->
     style_var, style_mean = torch.var_mean(style, dim=(2, 3), keepdim=True)
     scale = ((style_var + eps) / (content_var + eps)).sqrt()
     return (content - content_mean) * scale + style_mean
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, L, C) -> (B, heads, L, C/heads)"""
+    return x.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, heads, L, C/heads) -> (B, L, C)"""
+    return x.transpose(1, 2).flatten(2)
+
+
+class Attention(NamedTuple):
+    """A multi-head attention before its softmax."""
+
+    q: Tensor  # (B, heads, Q, d)
+    k: Tensor  # (B, heads, N, d)
+    v: Tensor  # (B, heads, N, d)
+    bias: Tensor  # (B, 1, 1, N): added to the logits; -inf: no key
+    num_away: int  # how many of the first keys are no identity
+
+    def mix(self) -> Tensor:
+        """softmax(q k^T / sqrt(d) + bias) v, (B, Q, heads * d)"""
+        return merge_heads(F.scaled_dot_product_attention(self.q, self.k, self.v, attn_mask=self.bias))

@@ -9,6 +9,7 @@ Cf feature channels.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from basicsr.archs.blocks import ResBlock, adaptive_instance_norm
 from basicsr.archs.identity_encoder_arch import IdentityCrossAttention, IdentityTokens
+from basicsr.archs.kv_share import KeyValueShare, SharedKeys
 from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY, suggest
@@ -24,6 +26,7 @@ from basicsr.utils.weights import load_into, load_state
 
 FuseAt = dict[str, Callable[[Tensor], Tensor]]  # by feature width: what is done to the generator's feature there
 CodeGrad = Literal["none", "ste_softmax", "gumbel", "soft"]
+Condition = IdentityTokens | SharedKeys  # what a layer of the transformer is told of the identity
 PREDICTOR = ("position_emb", "feat_emb", "ft_layers", "idx_pred_layer")  # what fix_modules calls 'transformer'
 
 
@@ -36,7 +39,7 @@ class CodeFormerOutput(NamedTuple):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm layer; the position goes to queries and keys only. IDCodeFormer fills in `cross_attn`."""
+    """Pre-norm layer; the position goes to queries and keys only. IDCodeFormer fills in one of the last two."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -46,14 +49,19 @@ class TransformerLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.cross_attn: IdentityCrossAttention | None = None
+        self.kv_share: KeyValueShare | None = None
 
-    def forward(self, x: Tensor, position: Tensor, identity: IdentityTokens | None = None) -> Tensor:
+    def forward(self, x: Tensor, position: Tensor, condition: Condition | None = None) -> Tensor:
         """x (L, B, C) -> (L, B, C), with position (L, 1, C)."""
         h = self.norm1(x)
         h_with_position = h + position
-        x = x + self.self_attn(h_with_position, h_with_position, h, need_weights=False)[0]
-        if self.cross_attn is not None and identity is not None:
-            x = x + self.cross_attn(x, identity)
+        attended = self.self_attn(h_with_position, h_with_position, h, need_weights=False)[0]
+        x = x + attended
+        if self.kv_share is not None and isinstance(condition, SharedKeys):
+            joint = self.kv_share(self.self_attn, h, position, condition)
+            x = x + self.kv_share.gated(joint - attended, condition)
+        if self.cross_attn is not None and isinstance(condition, IdentityTokens):
+            x = x + self.cross_attn(x, condition)
         return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
 
 
@@ -179,18 +187,28 @@ class CodeFormer(VQAutoEncoder):
         restored = self.decode(logits, lq_feat, fuse_at, code_grad, detach_16, adain, decode_first)
         return CodeFormerOutput(restored, logits, lq_feat)
 
-    def check_input(self, x: Tensor) -> None:
-        """The tokens have learned positions, so only one image size fits."""
+    def check_input(self, x: Tensor, name: str = "lq") -> None:
+        """The tokens have learned positions, so only one image size fits; `name` is the picture to blame."""
         if x.shape[1:] != (3, self.img_size, self.img_size):
             expected = f"(B, 3, {self.img_size}, {self.img_size})"
-            raise ValueError(f"lq: shape {tuple(x.shape)}, this net restores {expected}. Resize or crop the face first")
+            raise ValueError(
+                f"{name}: shape {tuple(x.shape)}, this net restores {expected}. Resize or crop the face first"
+            )
 
-    def predict_codes(self, lq_feat: Tensor, identity: IdentityTokens | None = None) -> Tensor:
-        """Logits (B, L, K) of the codes, row by row of the grid, from lq_feat (B, D, h, w)."""
-        tokens = self.feat_emb(lq_feat.flatten(2).permute(2, 0, 1))  # (B, D, h, w) -> (L, B, C)
+    def to_tokens(self, lq_feat: Tensor) -> Tensor:
+        """Tokens (L, B, C) of the encoder's output (B, D, h, w), row by row of the grid."""
+        return self.feat_emb(lq_feat.flatten(2).permute(2, 0, 1))  # (B, D, h, w) -> (L, B, C)
+
+    def predict_codes(self, lq_feat: Tensor, conditions: Sequence[Condition] | None = None) -> Tensor:
+        """Logits (B, L, K) of the codes, row by row of the grid, from lq_feat (B, D, h, w).
+
+        Args:
+            conditions: one for each layer; None: a blind prediction.
+        """
+        tokens = self.to_tokens(lq_feat)
         position = self.position_emb.unsqueeze(1)  # (L, 1, C)
-        for layer in self.ft_layers:
-            tokens = layer(tokens, position, identity)
+        for layer, condition in zip(self.ft_layers, conditions or repeat(None), strict=False):
+            tokens = layer(tokens, position, condition)
         return self.idx_pred_layer(tokens).permute(1, 0, 2)  # (L, B, C) -> (B, L, K)
 
     def decode(

@@ -1,26 +1,28 @@
-"""CodeFormer that knows the person: cross-attention to references in the transformer, identity style in the decoder.
+"""CodeFormer that knows the person: references condition the code transformer, their identity styles the decoder.
 
 Everything added to CodeFormer is zero at the start: with its weights the output is its output, and only new keys are
 missing.
 
-Shapes: B batch; H, W pixels; h, w feature size; L tokens; K codes; D code width; Cf feature channels;
-E width of the identity embedding.
+Shapes: B batch; R references; H, W pixels; h, w feature size; L tokens; C token width; K codes; D code width;
+Cf feature channels; E width of the identity embedding.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput, CodeGrad, FuseAt
+from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput, CodeGrad, Condition, FuseAt, TransformerLayer
 from basicsr.archs.identity_encoder_arch import (
     IdentityCrossAttention,
     IdentityEncoder,
     IdentityFeatures,
     mean_embedding,
+    reference_bias,
 )
+from basicsr.archs.kv_share import KeyValueShare, ReferenceCache, ReferencePhotos, project_keys, shared_keys
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -83,7 +85,9 @@ class IDCodeFormer(CodeFormer):
         num_vec_tokens, num_map_tokens: identity tokens of one reference, from the embedding and from the feature map.
             1, 0 without null key is the idea taken literally: attention over one key is a constant.
         use_null_key: add a learned key with a zero value, so that image tokens can look away from the identity.
-        inject: how identity tokens reach the code transformer.
+        inject: how the identity reaches the code transformer. cross_attn: attention to identity tokens after each
+            self-attention. kv_share: each self-attention also sees the reference photos, read by this net's own encoder
+            and layers (num_vec_tokens, num_map_tokens and use_null_key then mean nothing). none: not at all.
         style: how the identity styles decoder features, see IdentityStyle.
         style_list: feature widths (px, as text) that are styled; None: those of connect_list.
     """
@@ -109,7 +113,7 @@ class IDCodeFormer(CodeFormer):
         num_vec_tokens: int = 4,
         num_map_tokens: int = 12,
         use_null_key: bool = True,
-        inject: Literal["cross_attn", "none"] = "cross_attn",
+        inject: Literal["cross_attn", "kv_share", "none"] = "cross_attn",
         style: Literal["adain", "film", "adain_mean", "none"] = "adain",
         style_list: Sequence[str] | None = None,
     ) -> None:
@@ -127,8 +131,12 @@ class IDCodeFormer(CodeFormer):
             )
             for layer in self.ft_layers:
                 layer.cross_attn = IdentityCrossAttention(dim_embd, n_head, use_null_key)
+        elif inject == "kv_share":
+            for layer in self.ft_layers:
+                layer.kv_share = KeyValueShare()
         elif inject != "none":
-            raise OptionError(f"inject: no way '{inject}'; there are 'cross_attn' and 'none'")
+            raise OptionError(f"inject: no way '{inject}'; there are 'cross_attn', 'kv_share' and 'none'")
+        self.inject = inject
         self.style_dict = nn.ModuleDict()
         if style not in STYLES:
             raise OptionError(f"style: no style '{style}'; there are {', '.join(STYLES)}")
@@ -172,13 +180,57 @@ class IDCodeFormer(CodeFormer):
 
     def guided_logits(self, lq_feat: Tensor, identity: IdentityFeatures | None, id_scale: float) -> Tensor:
         """Code logits (B, L, K) under the guidance id_scale, with one pass of the transformer where it is 0 or 1."""
-        if identity is None or self.identity_encoder is None or id_scale == 0:
-            return self.predict_codes(lq_feat)
-        logits = self.predict_codes(lq_feat, self.identity_encoder(identity))
-        if id_scale == 1:
+        conditions = None if identity is None or id_scale == 0 else self.conditions(identity)
+        logits = self.predict_codes(lq_feat, conditions)
+        if conditions is None or id_scale == 1:
             return logits
         null_logits = self.predict_codes(lq_feat)
         return null_logits + id_scale * (logits - null_logits)
+
+    def conditions(self, identity: IdentityFeatures) -> Sequence[Condition] | None:
+        """What each layer of the transformer is told of the references; None: nothing."""
+        if self.identity_encoder is not None:
+            return [self.identity_encoder(identity)] * len(self.ft_layers)
+        if self.inject == "none":
+            return None
+        photos = identity.photos
+        if photos is None:
+            raise ValueError(
+                "identity.photos: None, but inject: kv_share reads the reference photos themselves. Hand over "
+                "ReferencePhotos, or what reference_cache() made of them"
+            )
+        if not photos.mask.any():
+            return None
+        cache = self.reference_cache(photos) if isinstance(photos, ReferencePhotos) else photos
+        return shared_keys(cache, reference_bias(identity.quality, cache.mask))
+
+    def reference_cache(self, photos: ReferencePhotos) -> ReferenceCache:
+        """Keys and values of the photos in each layer, which any number of faces may then share.
+
+        Every photo passes through encoder and transformer by itself and blind. Only the projections to keys and values
+        (and the norm before them) hold a graph: in training the layers learn to read the references, while how a photo
+        becomes tokens is learned from the image path, whose weights these are. A graph through the encoder would hold
+        R times the memory of the image's own, and pull the encoder of degraded photos towards clean ones.
+        """
+        images, mask = photos.images[photos.mask], photos.mask  # (B, R, 3, H, W) -> (N, 3, H, W)
+        self.check_input(images, "identity.photos")
+        position = self.position_emb.unsqueeze(1)  # (L, 1, C)
+        layers = cast(Sequence[TransformerLayer], list(self.ft_layers))
+        with torch.no_grad():
+            inputs = [self.to_tokens(self.encoder(images))]  # of each layer, (L, N, C)
+            for layer in layers[:-1]:
+                inputs.append(layer(inputs[-1], position))
+        # casts of weights that autocast has kept from under no_grad would cut the image path off (older torch)
+        torch.clear_autocast_cache()
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        for layer, tokens in zip(layers, inputs, strict=True):
+            of_layer = project_keys(layer.self_attn, layer.norm1(tokens), position)  # twice (N, L, C)
+            for kept, found in zip((keys, values), of_layer, strict=True):
+                placed = found.new_zeros(*mask.shape, *found.shape[1:])
+                placed[mask] = found  # (N, L, C) -> (B, R, L, C)
+                kept.append(placed)
+        return ReferenceCache(tuple(keys), tuple(values), mask)
 
     def style_at(
         self,

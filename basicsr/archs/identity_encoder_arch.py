@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.blocks import Attention, merge_heads, split_heads
+from basicsr.archs.kv_share import ReferenceCache, ReferencePhotos
 from basicsr.utils.errors import OptionError
 
 MIN_QUALITY = 1e-6  # log of it is still finite
@@ -28,6 +30,7 @@ class IdentityFeatures(NamedTuple):
     feature_map: Tensor  # (B, R, Cm, h, w)
     mask: Tensor  # (B, R) bool: a reference, not padding
     quality: Tensor  # (B, R) in (0, 1]
+    photos: ReferencePhotos | ReferenceCache | None = None  # what `inject: kv_share` reads; the rest needs none
 
 
 class IdentityTokens(NamedTuple):
@@ -43,6 +46,20 @@ def mean_embedding(identity: IdentityFeatures) -> Tensor:
     weight = identity.quality.masked_fill(~identity.mask, 0.0).unsqueeze(-1)  # (B, R, 1)
     embed = identity.embed.masked_fill(~identity.mask.unsqueeze(-1), 0.0)
     return F.normalize((embed * weight).sum(1), dim=-1)  # (B, R, E) -> (B, E)
+
+
+def reference_bias(quality: Tensor, mask: Tensor) -> Tensor:
+    """log quality - log(number of references), (B, R), for the keys of each reference; -inf on padding.
+
+    In a softmax the keys of one photo given twice so count as those of the photo given once.
+
+    Args:
+        quality: (B, R) in (0, 1].
+        mask: (B, R) bool.
+    """
+    num_valid = mask.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
+    bias = quality.clamp_min(MIN_QUALITY).log() - num_valid.to(quality.dtype).log()
+    return bias.masked_fill(~mask, -torch.inf)
 
 
 def sinusoidal_position(channels: int, height: int, width: int) -> Tensor:
@@ -156,10 +173,8 @@ class IdentityEncoder(nn.Module):
             )
 
     def key_bias(self, identity: IdentityFeatures) -> Tensor:
-        """log quality - log(number of references) of each token (B, R*T): one photo given twice counts as once."""
-        num_valid = identity.mask.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
-        bias = identity.quality.clamp_min(MIN_QUALITY).log() - num_valid.to(identity.quality.dtype).log()  # (B, R)
-        bias = bias.masked_fill(~identity.mask, -torch.inf)
+        """Bias of each token (B, R*T)."""
+        bias = reference_bias(identity.quality, identity.mask)
         # a row of -inf alone would make the softmax NaN; what such a sample attends to is dropped by has_ref
         bias = bias.masked_fill(~identity.mask.any(1, keepdim=True), 0.0)
         return bias.repeat_interleave(self.num_vec_tokens + self.num_map_tokens, dim=1)  # (B, R) -> (B, R*T)
@@ -185,6 +200,11 @@ class IdentityCrossAttention(nn.Module):
 
     def forward(self, x: Tensor, identity: IdentityTokens) -> Tensor:
         """Image tokens x (L, B, C) -> what is added to them (L, B, C)."""
+        out = self.proj_out(self.project(x, identity).mix()).transpose(0, 1)  # (B, L, C) -> (L, B, C)
+        return torch.where(identity.has_ref[None, :, None], out, out.new_zeros(()))
+
+    def project(self, x: Tensor, identity: IdentityTokens) -> Attention:
+        """The attention of image tokens x (L, B, C) to the null key, if there is one, and the identity's."""
         q = self.q(self.norm(x)).transpose(0, 1)  # (L, B, C) -> (B, L, C)
         k, v, bias = self.k(identity.tokens), self.v(identity.tokens), identity.key_bias
         if self.null_key is not None:
@@ -192,16 +212,4 @@ class IdentityCrossAttention(nn.Module):
             v = F.pad(v, (0, 0, 1, 0))  # zero after the value projection
             bias = F.pad(bias, (1, 0))
         q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))  # (B, heads, ., C/heads)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[:, None, None, :].to(q.dtype))
-        out = self.proj_out(merge_heads(out)).transpose(0, 1)  # (B, heads, L, C/heads) -> (L, B, C)
-        return torch.where(identity.has_ref[None, :, None], out, out.new_zeros(()))
-
-
-def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """(B, L, C) -> (B, heads, L, C/heads)"""
-    return x.unflatten(2, (num_heads, -1)).transpose(1, 2)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, heads, L, C/heads) -> (B, L, C)"""
-    return x.transpose(1, 2).flatten(2)
+        return Attention(q, k, v, bias[:, None, None, :].to(q.dtype), num_away=int(self.null_key is not None))

@@ -75,8 +75,10 @@ def missing_files(options: Options) -> Iterator[tuple[KeyPath, str]]:
     for key in ("network_g", "network_d", "network_vqgan"):
         network = getattr(options, key) or {}
         named += [((key, name), network.get(name)) for name in ("model_path", "vqgan_path")]
-    if options.network_identity is not None and find_recognizer(options.network_identity.path) is None:
-        named.append((("network_identity", "path"), options.network_identity.path))
+    if options.network_identity is not None:
+        named.append((("network_identity", "self_path"), options.network_identity.self_path))
+        if find_recognizer(options.network_identity.path) is None:
+            named.append((("network_identity", "path"), options.network_identity.path))
     for path, file in named:
         if file is not None and not Path(file).is_file():
             yield path, f"{file} does not exist.{way_to_make(file)}"

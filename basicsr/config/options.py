@@ -44,10 +44,14 @@ class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdentitySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The frozen recogniser that gives identity tokens and the identity loss: the arguments of `load_recognizer`."""
+    """The frozen recogniser that gives identity tokens and the identity loss."""
 
     path: Annotated[str, Meta(description="weights of the recogniser (any layout), or an insightface pack's name")]
     map_node: Annotated[str | None, Meta(description="ONNX: tensor taken as feature map; ~ finds it")] = None
+    self_path: Annotated[
+        str | None,
+        Meta(description="mode self: file of train_self_encoder.py; ~: the recogniser, weighed by its feature norm"),
+    ] = None
 
 
 class PathOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import all_reduce_mean, bare_net, is_main, world_size
 from basicsr.utils.errors import UserError
 from basicsr.utils.logger import MetricLog
+from basicsr.utils.weights import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Trainer:
             state.current_iter += 1
             restored = self._iterate(batch, state.current_iter)
             if self._due(freq.print_freq) or state.current_iter == total:
-                self._log_losses()
+                self._log_losses(batch)
             if freq.image_freq is not None and self._due(freq.image_freq) and restored is not None:
                 self.log.picture(state.current_iter, "train/lq_ref_restored_gt", picture_grid(batch, restored, 4))
             if options.val is not None and (self._due(options.val.val_freq) or state.current_iter == total):
@@ -170,11 +171,13 @@ class Trainer:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._num_summed[name] = self._num_summed.get(name, 0) + 1
 
-    def _log_losses(self) -> None:
-        """Mean of each figure since the last line, over iterations and ranks, and the learning rate."""
+    def _log_losses(self, batch: Batch) -> None:
+        """Mean of each figure since the last line, over iterations and ranks; the costly ones of this batch; the
+        learning rate."""
         means = {
             name: all_reduce_mean(total / self._num_summed[name]).item() for name, total in sorted(self._sums.items())
         }
+        means |= {name: value.item() for name, value in self.stage.costly_figures(batch).items()}
         means |= {f"lr_{name}": optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
         self._sums.clear()
         self._num_summed.clear()
@@ -218,6 +221,8 @@ def _network_specs(options: Options, identity: Recognizer | None) -> dict[str, A
     if identity is not None and options.network_identity is not None:
         given = options.network_identity
         specs["network_identity"] = {"path": given.path, "map_node": given.map_node, "sha256": identity.spec.sha256}
+        if given.self_path is not None:
+            specs["network_identity"] |= {"self_path": given.self_path, "self_sha256": sha256_of(given.self_path)}
     return specs
 
 

@@ -1,5 +1,5 @@
 """Restoring photos with trained weights."""
 
-from basicsr.inference.restorer import FaceRestorer, RestoredFace
+from basicsr.inference.restorer import FaceRestorer, References, RestoredFace
 
-__all__ = ["FaceRestorer", "RestoredFace"]
+__all__ = ["FaceRestorer", "References", "RestoredFace"]

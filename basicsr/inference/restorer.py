@@ -17,19 +17,33 @@ from torch import Tensor
 import basicsr.archs  # noqa: F401  fills the registry of networks
 from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
-from basicsr.models.identity_source import IdentityMode, fixed_modes, identity_features
+from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.archs.kv_share import ReferencePhotos
+from basicsr.archs.self_encoder_arch import SelfEncoder
+from basicsr.models.identity_source import (
+    MODE_CODES,
+    IdentityMode,
+    fixed_modes,
+    identity_features,
+    stack_identities,
+)
+from basicsr.models.self_encoder import load_self_encoder
 from basicsr.recognizers import Recognizer, load_recognizer
 from basicsr.utils.errors import UserError, WeightsError
 from basicsr.utils.img_util import Image, img2tensor, imread, tensor2img
 from basicsr.utils.registry import ARCH_REGISTRY
-from basicsr.utils.weights import load_file, load_into, load_state
+from basicsr.utils.weights import load_file, load_into, load_state, sha256_of
 
 Photo = Image | str | Path
+References = Sequence[Photo] | IdentityFeatures  # photos of one person, or what encode_references() made of them
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class RestoredFace(NamedTuple):
-    """A restored face and what is known of its identity. Similarities are cosines of the network's own recogniser."""
+    """A restored face and what is known of its identity. Similarities are cosines of the network's own recogniser.
+
+    The mode is none, whatever was asked for, where E_LQ finds no identity in the degraded photo.
+    """
 
     image: Image  # uint8 BGR (S, S, 3)
     mode: IdentityMode
@@ -56,15 +70,16 @@ def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
 
 
 class FaceRestorer:
-    """A network with its weights, and the recogniser that it was trained with.
+    """A network with its weights, and the recogniser (and E_LQ) that it was trained with.
 
     Args:
         weights: `.pth` written by train.py (it says itself which network it is for), or released CodeFormer weights.
         recognizer: recogniser file, where it is not at the path that the weights name.
         device: see `choose_device`.
         param_key: which weights of the file: the averaged ones as a rule.
+        self_encoder: file of E_LQ, where it is not at the path that the weights name.
     Raises:
-        WeightsError: the weights or the recogniser are missing, broken, or do not belong together.
+        WeightsError: one of the files is missing or broken, or they do not belong together.
     """
 
     def __init__(
@@ -73,6 +88,7 @@ class FaceRestorer:
         recognizer: str | Path | None = None,
         device: Device = "auto",
         param_key: str = "params_ema",
+        self_encoder: str | Path | None = None,
     ) -> None:
         self.device = choose_device(device)
         contents = load_file(weights)
@@ -88,15 +104,32 @@ class FaceRestorer:
         self.net = net.to(self.device).to(memory_format=self.layout).eval().requires_grad_(False)
         self.takes_identity = isinstance(net, IDCodeFormer)
         self.recognizer: Recognizer | None = None
+        self.self_encoder: SelfEncoder | None = None
         if self.takes_identity:
             self.recognizer = _recognizer_of(str(weights), contents, recognizer).to(self.device)
+            self.self_encoder = _self_encoder_of(str(weights), contents, self_encoder, self.recognizer)
+            if self.self_encoder is not None:
+                self.self_encoder.to(self.device)
 
     @property
     def size(self) -> int:
         """Side of the faces that the network restores, px."""
         return self.net.img_size
 
-    def restore(self, photo: Photo, refs: Sequence[Photo] = (), **knobs: Any) -> RestoredFace:
+    @torch.inference_mode()
+    def encode_references(self, refs: Sequence[Photo]) -> IdentityFeatures:
+        """What the networks take from the reference photos of one person (at least one), in place of the photos.
+
+        To be made once where many faces of the person are restored: the recogniser, and with `inject: kv_share` encoder
+        and transformer of the network, then see each reference once.
+        """
+        images, features = self._read_references(refs)
+        net = cast(IDCodeFormer, self.net)
+        if net.inject != "kv_share":
+            return features
+        return features._replace(photos=net.reference_cache(ReferencePhotos(images, features.mask)))
+
+    def restore(self, photo: Photo, refs: References = (), **knobs: Any) -> RestoredFace:
         """Restore one aligned face; see `restore_batch` for the knobs."""
         return self.restore_batch([photo], [refs], **knobs)[0]
 
@@ -104,7 +137,7 @@ class FaceRestorer:
     def restore_batch(
         self,
         photos: Sequence[Photo],
-        refs: Sequence[Sequence[Photo]] = (),
+        refs: Sequence[References] = (),
         *,
         w: float = 0.5,
         w_id: float = 1.0,
@@ -116,7 +149,8 @@ class FaceRestorer:
 
         Args:
             photos: B degraded faces, uint8 BGR arrays or files.
-            refs: for each face its reference photos, aligned in the same way; empty: no face has any.
+            refs: for each face its reference photos, aligned in the same way, or what encode_references() made of them;
+                empty: no face has any.
             w: fidelity to the degraded photo, 0 (quality) .. 1.
             w_id: strength of the identity styling; 0 turns it off.
             id_scale: guidance of the code prediction by the identity: 0 blind, 1 plain, above 1 exaggerated.
@@ -129,15 +163,13 @@ class FaceRestorer:
         if not self.takes_identity:
             restored = self.net(lq, w=w, adain=adain).restored
             return [RestoredFace(tensor2img(picture), "none", None, None) for picture in restored]
-        recognizer = cast(Recognizer, self.recognizer)
-        ref_images, ref_mask = self._stack_refs(refs, len(photos))
-        modes = fixed_modes(mode or "ref", len(lq), self.device)
-        identity = identity_features(recognizer, lq, ref_images, ref_mask, modes)
+        known = [self._encoded(given, mode) for given in refs or [()] * len(photos)]
+        used = [mode_in_use(mode, features is not None) for features in known]
+        identity = self._identity(lq, known, used)
+        used = [m if found else "none" for m, found in zip(used, identity.mask.any(1).tolist(), strict=True)]
         out = self.net(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain)
         restored = cast(Tensor, out.restored)
-        before = self._similarities(lq, ref_images, ref_mask)
-        after = self._similarities(restored, ref_images, ref_mask)
-        used = [mode_in_use(mode, bool(has_ref)) for has_ref in ref_mask.any(1)]
+        before, after = self._similarities(lq, known), self._similarities(restored, known)
         return [RestoredFace(tensor2img(picture), used[i], before[i], after[i]) for i, picture in enumerate(restored)]
 
     def _tensor(self, photo: Photo) -> Tensor:
@@ -149,30 +181,46 @@ class FaceRestorer:
             image = np.asarray(cv2.resize(image, (self.size, self.size), interpolation=how), np.uint8)
         return img2tensor(image).to(self.device)
 
-    def _stack_refs(self, refs: Sequence[Sequence[Photo]], num_faces: int) -> tuple[Tensor, Tensor]:
-        """References (B, max R, 3, S, S), zero where a face has fewer, and their mask (B, max R)."""
-        refs = refs or [()] * num_faces
-        most = max(1, *(len(photos) for photos in refs))
-        images = torch.zeros(num_faces, most, 3, self.size, self.size, device=self.device)
-        mask = torch.zeros(num_faces, most, dtype=torch.bool, device=self.device)
-        for face, photos in enumerate(refs):
-            for place, photo in enumerate(photos):
-                images[face, place] = self._tensor(photo)
-                mask[face, place] = True
-        return images, mask
+    def _read_references(self, refs: Sequence[Photo]) -> tuple[Tensor, IdentityFeatures]:
+        """The photos of one person (1, R, 3, S, S), and what the recogniser says of them."""
+        images = torch.stack([self._tensor(photo) for photo in refs])[None]
+        mask = torch.ones(images.shape[:2], dtype=torch.bool, device=self.device)
+        modes = fixed_modes("ref", 1, self.device)
+        features = identity_features(cast(Recognizer, self.recognizer), images[:, 0], images, mask, modes)
+        return images, features._replace(photos=None)
 
-    def _similarities(self, faces: Tensor, refs: Tensor, ref_mask: Tensor) -> list[float | None]:
+    def _encoded(self, refs: References, mode: IdentityMode | None) -> IdentityFeatures | None:
+        """The references of one face as the networks take them; None without any."""
+        if isinstance(refs, IdentityFeatures):
+            return refs
+        if not len(refs):
+            return None
+        # the modes self and none compare with the references, and restore without them
+        return self.encode_references(refs) if mode in (None, "ref") else self._read_references(refs)[1]
+
+    def _identity(
+        self, lq: Tensor, known: Sequence[IdentityFeatures | None], used: Sequence[IdentityMode]
+    ) -> IdentityFeatures:
+        """The identity of each face: its references, its degraded photo itself, or nothing."""
+        own_modes = [MODE_CODES["none" if mode == "ref" else mode] for mode in used]
+        modes = torch.tensor(own_modes, device=self.device)
+        own = identity_features(cast(Recognizer, self.recognizer), lq, None, None, modes, self.self_encoder)
+        if "ref" not in used:
+            return own
+        samples = []
+        for i, (features, mode) in enumerate(zip(known, used, strict=True)):
+            embed, feature_map, mask, quality = (part[i : i + 1] for part in own[:4])
+            self_or_none = IdentityFeatures(embed, feature_map, mask, quality)
+            samples.append(features if features is not None and mode == "ref" else self_or_none)
+        return stack_identities(samples)
+
+    def _similarities(self, faces: Tensor, known: Sequence[IdentityFeatures | None]) -> list[float | None]:
         """Mean cosine of each face to its references; None for a face without any."""
-        recognizer = cast(Recognizer, self.recognizer)
-        embedding = recognizer(faces).embedding  # (B, E)
-        similarities: list[float | None] = []
-        for face, mask in enumerate(ref_mask):
-            if not mask.any():
-                similarities.append(None)
-                continue
-            references = recognizer(refs[face][mask]).embedding  # (R, E)
-            similarities.append((references @ embedding[face]).mean().item())
-        return similarities
+        embedding = cast(Recognizer, self.recognizer)(faces).embedding  # (B, E)
+        return [
+            None if features is None else (features.embed[0] @ face).mean().item()  # (R, E) @ (E,)
+            for features, face in zip(known, embedding, strict=True)
+        ]
 
 
 def _recognizer_of(weights: str, contents: dict[str, Any], given: str | Path | None) -> Recognizer:
@@ -190,3 +238,19 @@ def _recognizer_of(weights: str, contents: dict[str, Any], given: str | Path | N
             f"(sha256 {recognizer.spec.sha256[:12]}, expected {spec['sha256'][:12]})."
         )
     return recognizer
+
+
+def _self_encoder_of(
+    weights: str, contents: dict[str, Any], given: str | Path | None, recognizer: Recognizer
+) -> SelfEncoder | None:
+    """The E_LQ that the network was trained with; None where it was trained without, and none is given."""
+    spec = contents.get("network_identity") or {}
+    path, expected = given or spec.get("self_path"), spec.get("self_sha256")
+    if path is None:
+        return None
+    if expected is not None and sha256_of(path) != expected:
+        raise WeightsError(
+            f"{path}: is not the self encoder that {weights} was trained with (expected sha256 {expected[:12]}). "
+            "Name the right one: --self_encoder FILE."
+        )
+    return load_self_encoder(path, recognizer)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.losses.gan_loss import adaptive_gan_weight
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import bare_net, wrap_ddp
@@ -33,12 +34,13 @@ LOG_NAMES = {
 
 @dataclass
 class Networks:
-    """The networks of a stage. `vqgan` and `identity` (a recogniser) are frozen."""
+    """The networks of a stage. `vqgan`, `identity` (a recogniser) and `self_encoder` (its E_LQ) are frozen."""
 
     g: nn.Module
     d: nn.Module | None = None
     vqgan: nn.Module | None = None
     identity: Recognizer | None = None
+    self_encoder: SelfEncoder | None = None
 
 
 class BaseModel:
@@ -76,6 +78,7 @@ class BaseModel:
         # frozen nets stay outside DDP, in eval, without gradients on their weights
         self.vqgan = None if networks.vqgan is None else networks.vqgan.to(device).eval().requires_grad_(False)
         self.identity = None if networks.identity is None else networks.identity.to(device)
+        self.self_encoder = None if networks.self_encoder is None else networks.self_encoder.to(device)
         self.net_d_start_iter = net_d_start_iter
         self.disc_weight = disc_weight
         self.figures: dict[str, Tensor] = {}  # detached scalars beside the losses, for the log
@@ -83,6 +86,10 @@ class BaseModel:
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor | None]:
         """Weighted losses that train net_g, and the pictures that the discriminator may judge (None: none here)."""
         raise NotImplementedError
+
+    def costly_figures(self, batch: Batch) -> Losses:
+        """Scalars of one batch, computed only where a line of the log is printed; means over the ranks."""
+        return {}
 
     def restore(self, batch: Batch, net: nn.Module) -> Tensor:
         """Pictures (B, 3, H, W) that `net` (the EMA copy of net_g, as a rule) makes of a validation batch."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.attention_figures import identity_attention
 from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
@@ -19,7 +20,7 @@ from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.models.base_model import BaseModel, Batch, Losses, Networks
 from basicsr.models.identity_source import IdentityMode, draw_modes, fixed_modes, identity_features
 from basicsr.recognizers import Recognizer
-from basicsr.utils.dist_util import bare_net
+from basicsr.utils.dist_util import all_reduce_mean, bare_net
 from basicsr.utils.errors import OptionError
 
 TOP_K = 5
@@ -65,8 +66,12 @@ class CodeStage(BaseModel):
         """Identity of a training batch, with identity dropout; None where net_g takes none."""
         if not self.takes_identity:
             return None
-        modes = draw_modes(batch["identity_draw"], self.p_null, self.p_self)
-        return identity_features(cast(Recognizer, self.identity), lq, batch.get("refs"), batch.get("ref_mask"), modes)
+        return self._identity_in(batch, lq, draw_modes(batch["identity_draw"], self.p_null, self.p_self))
+
+    def _identity_in(self, batch: Batch, lq: Tensor, modes: Tensor) -> IdentityFeatures:
+        """Identity of each sample by its mode, see `identity_features`."""
+        recognizer, refs, ref_mask = cast(Recognizer, self.identity), batch.get("refs"), batch.get("ref_mask")
+        return identity_features(recognizer, lq, refs, ref_mask, modes, self.self_encoder)
 
     def forward_g(self, lq: Tensor, identity: IdentityFeatures | None, **knobs: Any) -> CodeFormerOutput:
         """One forward of net_g, with the identity where it takes one."""
@@ -89,6 +94,16 @@ class CodeStage(BaseModel):
             self.figures["code_top1"] = hits[..., 0].float().mean()
             self.figures["code_top5"] = hits.any(-1).float().mean()
         return self.weigh(code=(out.logits, code_idx), feat=(out.lq_feat, gt_feat))
+
+    def costly_figures(self, batch: Batch) -> Losses:
+        """How the code prediction looks at the references: see `attention_figures`, and the mean |gate| of kv_share."""
+        if not self.takes_identity:
+            return {}
+        identity = self._identity_in(batch, batch["lq"], fixed_modes("ref", len(batch["lq"]), self.device))
+        values = identity_attention(cast(IDCodeFormer, self.trained_net()), batch["lq"], identity)
+        # ranks may differ in how many of their samples look at something, down to none
+        num = all_reduce_mean(torch.tensor(float(len(values["id_attn_null"])), device=self.device))
+        return {name: all_reduce_mean(value.sum()) / num for name, value in values.items() if num > 0}
 
     @torch.no_grad()
     def restore(
@@ -114,9 +129,7 @@ class CodeStage(BaseModel):
         lq = batch["lq"]
         if not self.takes_identity:
             return cast(Tensor, net(lq, w=w, adain=adain).restored)
-        modes = fixed_modes(mode, len(lq), lq.device)
-        recognizer = cast(Recognizer, self.identity)
-        identity = identity_features(recognizer, lq, batch.get("refs"), batch.get("ref_mask"), modes)
+        identity = self._identity_in(batch, lq, fixed_modes(mode, len(lq), lq.device))
         return cast(Tensor, net(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain).restored)
 
     def trained_net(self) -> CodeFormer:

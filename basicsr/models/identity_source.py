@@ -5,12 +5,16 @@ Shapes: B batch; R references; S pixels; E embedding width; C, h, w recogniser m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.archs.kv_share import ReferenceCache, ReferencePhotos
+from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.recognizers import Recognizer
 
 IdentityMode = Literal["ref", "self", "none"]
@@ -42,7 +46,12 @@ def draw_modes(identity_draw: Tensor, p_null: float, p_self: float) -> Tensor:
 
 @torch.no_grad()
 def identity_features(
-    recognizer: Recognizer, lq: Tensor, refs: Tensor | None, ref_mask: Tensor | None, modes: Tensor
+    recognizer: Recognizer,
+    lq: Tensor,
+    refs: Tensor | None,
+    ref_mask: Tensor | None,
+    modes: Tensor,
+    self_encoder: SelfEncoder | None = None,
 ) -> IdentityFeatures:
     """Recogniser features of each sample's identity photos.
 
@@ -51,17 +60,28 @@ def identity_features(
         lq: (B, 3, S, S).
         refs, ref_mask: (B, R, 3, S, S) and (B, R) bool; None: no sample has a reference.
         modes: (B,) of MODE_*; a sample in mode ref without any reference falls back to self.
+        self_encoder: E_LQ, which knows degraded photos better than the recogniser, and refuses those that tell nothing:
+            such a sample has an empty mask row.
     Returns:
-        IdentityFeatures with max(R, 1) places; a sample in mode none has an empty mask row.
+        IdentityFeatures with max(R, 1) places; a sample in mode none has an empty mask row. Its photos are the
+        references alone: keys of the degraded photo beside those that its own self-attention has already would leave
+        every weighted mean as it is.
     """
     if refs is None or ref_mask is None:
         refs, ref_mask = lq.unsqueeze(1), torch.zeros_like(modes, dtype=torch.bool).unsqueeze(1)
     uses_ref = (modes == MODE_REF) & ref_mask.any(1)
     uses_self = (modes == MODE_SELF) | ((modes == MODE_REF) & ~uses_ref)
-    photos, mask = refs.clone(), ref_mask & uses_ref.unsqueeze(1)
+    given = ReferencePhotos(refs, ref_mask & uses_ref.unsqueeze(1))
+    photos, mask = refs.clone(), given.mask.clone()
     photos[uses_self, 0] = lq[uses_self]
     mask[uses_self, 0] = True
-    return _embed(recognizer, photos, mask)
+    features = _embed(recognizer, photos, mask)._replace(photos=given)
+    if self_encoder is not None and uses_self.any():
+        out = self_encoder(lq[uses_self], features.embed[uses_self, 0], features.quality[uses_self, 0])
+        features.embed[uses_self, 0] = out.embedding
+        features.quality[uses_self, 0] = out.quality.clamp_min(MIN_QUALITY)
+        features.mask[uses_self, 0] = out.quality >= self_encoder.min_quality
+    return features
 
 
 def _embed(recognizer: Recognizer, photos: Tensor, mask: Tensor) -> IdentityFeatures:
@@ -87,3 +107,33 @@ def quality_from_norm(norm: Tensor, typical_norm: float | None) -> Tensor:
     if typical_norm is None:
         return torch.ones_like(norm)
     return (norm / typical_norm).clamp(MIN_QUALITY, 1.0)
+
+
+def stack_identities(samples: Sequence[IdentityFeatures]) -> IdentityFeatures:
+    """Single samples (1, R_i, ...) as one batch (B, max R_i, ...), padded with zeros that the masks leave out.
+
+    Photos that are no ReferenceCache yet are left out: what reads them must have read them before.
+    """
+    most = max(sample.mask.shape[1] for sample in samples)
+
+    def stacked(parts: Sequence[Tensor]) -> Tensor:
+        """(1, R_i, ...) each -> (B, max R_i, ...)"""
+        return torch.cat([F.pad(x, (0, 0) * (x.ndim - 2) + (0, most - x.shape[1])) for x in parts])
+
+    embed, feature_map, mask, quality = (stacked(parts) for parts in zip(*(s[:4] for s in samples), strict=True))
+    caches = [sample.photos if isinstance(sample.photos, ReferenceCache) else None for sample in samples]
+    full = next((cache for cache in caches if cache is not None), None)
+    if full is None:
+        return IdentityFeatures(embed, feature_map, mask, quality)
+    empty = ReferenceCache(
+        tuple(torch.zeros_like(keys[:, :1]) for keys in full.keys),
+        tuple(torch.zeros_like(values[:, :1]) for values in full.values),
+        torch.zeros_like(full.mask[:, :1]),
+    )
+    known = [empty if cache is None else cache for cache in caches]
+    cache = ReferenceCache(
+        tuple(stacked(parts) for parts in zip(*(cache.keys for cache in known), strict=True)),
+        tuple(stacked(parts) for parts in zip(*(cache.values for cache in known), strict=True)),
+        stacked([cache.mask for cache in known]),
+    )
+    return IdentityFeatures(embed, feature_map, mask, quality, cache)

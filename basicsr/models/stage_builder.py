@@ -11,6 +11,7 @@ from torch import nn
 from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.config.options import Options, PathOptions, Spec
 from basicsr.models.base_model import BaseModel, Networks
+from basicsr.models.self_encoder import load_self_encoder
 from basicsr.recognizers import load_recognizer
 from basicsr.utils.lpips_net import BackboneMissingError
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, bind_arguments
@@ -45,10 +46,11 @@ def build_networks(options: Options) -> Networks:
         if isinstance(net_g, CodeFormer):
             load_into(net_g, vqgan.state_dict(), strict=False)
     net_d = None if options.network_d is None else _load(ARCH_REGISTRY.build(options.network_d), "d", options.path)
-    identity = None
-    if options.network_identity is not None:
-        identity = load_recognizer(options.network_identity.path, map_node=options.network_identity.map_node)
-    return Networks(_load(net_g, "g", options.path), net_d, vqgan, identity)
+    identity, self_encoder, given = None, None, options.network_identity
+    if given is not None:
+        identity = load_recognizer(given.path, map_node=given.map_node)
+        self_encoder = None if given.self_path is None else load_self_encoder(given.self_path, identity)
+    return Networks(_load(net_g, "g", options.path), net_d, vqgan, identity, self_encoder)
 
 
 def _load(net: nn.Module, short: str, paths: PathOptions) -> nn.Module:
