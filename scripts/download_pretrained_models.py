@@ -143,6 +143,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if not args.names:
         raise OptionError("name a set (CodeFormer, CodeFormer_train, facelib, dlib, all) or a file; --list shows them.")
+    if args.base_url is not None and not args.base_url.startswith(("https://", "http://")):
+        raise OptionError(f"--base_url {args.base_url}: expected an address that starts with https:// or http://")
     known = remote_files(args.base_url)
     return download([known[name] for name in chosen_names(args.names)], args.weights_dir)
 

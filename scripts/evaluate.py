@@ -99,6 +99,8 @@ def named_paths(arguments: list[str], flag: str, default_name: str | None = None
 def main(argv: list[str] | None = None) -> int:
     """Evaluate, write, and say what came out."""
     args = parse_arguments(argv)
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: at least 0 is needed.")
     sources = Sources(
         restored=named_paths(args.restored, "--restored"),
         gt=args.gt,

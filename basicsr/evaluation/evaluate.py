@@ -16,7 +16,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from basicsr.evaluation.instruments import Instruments, Judge, JudgingOptions, build_instruments
+from basicsr.evaluation.instruments import (
+    Instruments,
+    Judge,
+    JudgingOptions,
+    build_instruments,
+    recognizers_of_runs,
+)
 from basicsr.evaluation.pairing import Sources, match
 from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Failure
 from basicsr.utils.cli import progress
@@ -67,7 +73,7 @@ def evaluate_folders(
     """
     options = options or JudgingOptions()
     device = device or default_device()
-    instruments = build_instruments(options)
+    instruments = build_instruments(options, recognizers_of_runs(sources.restored.values()))
     matching = match(sources)
     with_refs = any(pair.refs for pair in matching.pairs)
     figures = instruments.figures(with_refs)

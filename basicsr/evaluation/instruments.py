@@ -5,8 +5,9 @@ Shapes: B batch; H, W pixels; E embedding.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,9 +115,32 @@ class Instruments:
         return figures + [figure for judge in self.judges for figure in judge.figures(with_refs)]
 
 
-def build_instruments(options: JudgingOptions) -> Instruments:
+def recognizers_of_runs(folders: Iterable[Path]) -> dict[str, str]:
+    """sha256 -> file of the recognisers that guided restorations: inference_codeformer.py leaves a results.json.
+
+    It lies beside the folder of pictures, or in it. Folders of other methods have none.
+
+    Raises:
+        UserError: a results.json cannot be read.
+    """
+    found: dict[str, str] = {}
+    for path in (place / "results.json" for folder in folders for place in (folder, folder.resolve().parent)):
+        if not path.is_file():
+            continue
+        try:
+            recognizer = json.loads(path.read_text(encoding="utf-8")).get("recognizer")
+            if recognizer is not None:
+                found[recognizer["sha256"]] = f"{recognizer['path']}, says {path}"
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: cannot be read ({error}). Remove it, or restore the pictures again.") from error
+    return found
+
+
+def build_instruments(options: JudgingOptions, guided_by: Mapping[str, str]) -> Instruments:
     """Load what judges.
 
+    Args:
+        guided_by: sha256 -> file of the recognisers that guided the restorations; none of them may judge.
     Raises:
         UserError: a file that was named is missing or broken, or a judge is a recogniser of the training.
     """
@@ -133,7 +157,7 @@ def build_instruments(options: JudgingOptions) -> Instruments:
     color = ColorDifferenceMetric()
     figure = Figure("delta_e", color.label, color.better, color.protocol, digits=2, kind="color")
     instruments.metrics.append((figure, color))
-    add_judges(instruments, options)
+    add_judges(instruments, options, guided_by)
     return instruments
 
 
@@ -192,7 +216,7 @@ def recognizer_file(name: Path) -> Path:
     return path
 
 
-def add_judges(instruments: Instruments, options: JudgingOptions) -> None:
+def add_judges(instruments: Instruments, options: JudgingOptions, guided_by: Mapping[str, str]) -> None:
     """The recognisers, after the check that none of them was trained against."""
     if not options.recognizers:
         instruments.unavailable.append(
@@ -200,7 +224,8 @@ def add_judges(instruments: Instruments, options: JudgingOptions) -> None:
                 "IDS", "needs the weights file of a recogniser that was not used in training: --recognizer FILE"
             )
         )
-    trained_with = {sha256_of(recognizer_file(path)): path for path in options.trained_with}
+    named = {sha256_of(recognizer_file(path)): str(path) for path in options.trained_with}
+    trained_with = {**guided_by, **named}
     for path in [recognizer_file(path) for path in options.recognizers]:
         judge = Judge(path, options.recognizer_label)
         if any(other.name == judge.name for other in instruments.judges):
