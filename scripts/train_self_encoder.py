@@ -9,7 +9,7 @@ the embedding of the clean photo, E_LQ beside the recogniser itself: the ceiling
 the cosine to other people and how often the nearest clean photo is one of the right person, for a cosine alone also
 rises when all outputs move towards the mean face.
 
-A photo whose expected cosine is below what one pair of strangers in a thousand reaches (clean photos, split val) gives
+A photo whose expected cosine is below what one pair of strangers in a hundred reaches (clean photos, split val) gives
 no identity; that threshold goes into the file. Use it with `network_identity: {path: ..., self_path: ...}`.
 
 Shapes: B batch; N held-out photos; S side of a face; E embedding.
@@ -45,7 +45,7 @@ from basicsr.utils.seed import seed_everything
 
 logger = logging.getLogger(__name__)
 
-FAR = 1e-3  # share of pairs of strangers that the smallest quality stands for
+FAR = 1e-2  # share of pairs of strangers that the smallest quality stands for
 LEVELS = ("light", "medium", "severe")
 HARDER_UPWARDS = {"blur_sigma": True, "downsample_range": True, "noise_range": True, "jpeg_range": False}
 
