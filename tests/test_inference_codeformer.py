@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _steps import all_restored
 from toy_run import CODEFORMER, IDENTITY, SIZE, make_recognizer
 
 import inference_codeformer as tool
-from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.inference import FaceRestorer, Request, find_jobs
 from basicsr.utils.errors import ImageFileError, UserError, WeightsError
 from basicsr.utils.img_util import imread, imwrite
+from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.weights import load_file, save_atomic, sha256_of
 
 Tool = Callable[..., int]
@@ -31,8 +32,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         imwrite(folder / "faces" / f"{i}.png", pixels)
     recognizer = make_recognizer(folder / "recognizer.safetensors")
     torch.manual_seed(0)
-    params = IDCodeFormer(**CODEFORMER, **IDENTITY).state_dict()
-    spec = {"type": "IDCodeFormer", **CODEFORMER, **IDENTITY, "vqgan_path": str(folder / "has_moved.pth")}
+    spec: dict[str, Any] = {"type": "IDCodeFormer", **CODEFORMER, **IDENTITY}
+    params = ARCH_REGISTRY.build(spec).state_dict()
+    spec["vqgan_path"] = str(folder / "has_moved.pth")
     identity = {"path": str(recognizer), "map_node": None, "sha256": sha256_of(recognizer)}
     save_atomic({"params": params, "network_g": spec, "network_identity": identity}, folder / "net.pth")
     return folder
@@ -194,7 +196,7 @@ def test_a_knob_that_gives_no_picture_is_refused(toy: Path, restore: Tool, flag:
         restore("-i", toy / "faces", f"{flag}={value}")
     restorer = FaceRestorer(toy / "net.pth", device="cpu")
     with pytest.raises(UserError, match=f"^{knob} is {value}"):
-        restorer.restore(toy / "faces/0.png", **{knob: float(value)})
+        restorer.restore(toy / "faces/0.png", (), **{knob: float(value)})
 
 
 def test_a_network_that_answers_nan_is_an_error_and_no_picture(toy: Path, tmp_path: Path) -> None:
@@ -231,3 +233,11 @@ def test_an_output_folder_that_is_a_file_is_one_line(toy: Path, restore: Tool, t
     with pytest.raises(UserError, match="cannot be written"):
         restore("-i", toy / "faces", "-o", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_chain_of_steps_restores_again_what_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    assert not all_restored(path)
+    for contents, done in (('{"complete": false}', False), ('{"complete": true}', True)):
+        path.write_text(contents)
+        assert all_restored(path) is done
