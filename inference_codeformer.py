@@ -3,37 +3,43 @@
     python inference_codeformer.py -i old.png --ref mum_1.jpg mum_2.jpg --has_aligned -w 0.5 -o results/mum
 
 Flags that upstream's tool has keep their names and meaning.
-Results: OUT/restored_faces/<stem>.png and OUT/results.json.
+Results: OUT/restored_faces/<stem>.png and OUT/results.json. Inputs of the same name in several folders keep their
+folders: OUT/restored_faces/a/001.png. A second run into OUT adds to results.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-sys.path[0] = str(Path(__file__).resolve().parent)
+ROOT = Path(__file__).resolve().parent
+sys.path[0] = str(ROOT)
+sys.path.insert(1, str(ROOT / "scripts"))
+import _root  # noqa: F401  a foreign basicsr is named and refused
 
-from basicsr.inference import FaceRestorer, References, RestoredFace
+from basicsr.inference import (
+    FaceRestorer,
+    Job,
+    References,
+    Request,
+    ResultsFile,
+    check_knobs,
+    check_square,
+    find_jobs,
+    read_pairs,
+    read_results,
+)
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image, imread, imwrite, list_images
+from basicsr.utils.text_util import make_folder
 
 logger = logging.getLogger("inference_codeformer")
-
-
-class Job(NamedTuple):
-    """One face to restore."""
-
-    path: Path
-    refs: tuple[Path, ...]
-    output: Path
 
 
 class LoadedJob(NamedTuple):
@@ -52,7 +58,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--ref", type=Path, nargs="+", default=[], help="reference photos of the person, for all inputs"
     )
     parser.add_argument(
-        "--pairs", type=Path, help="CSV with columns lq,ref instead of -i/--ref: a reference for each input"
+        "--pairs", type=Path, help="CSV with columns lq,ref[,restored] instead of -i/--ref: a reference for each input"
     )
     parser.add_argument("-o", "--output_path", type=Path, help="default: results/<input name>_<w>")
     parser.add_argument("-w", "--fidelity_weight", type=float, default=0.5, help="0 quality .. 1 fidelity to the input")
@@ -74,91 +80,77 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def find_jobs(args: argparse.Namespace, output: Path) -> list[Job]:
-    """What to restore, with which references, to which files."""
+def find_requests(args: argparse.Namespace) -> list[Request]:
+    """What to restore, with which references."""
     if args.pairs is not None:
-        pairs = read_pairs(args.pairs)
-    elif args.input_path.is_dir():
-        pairs = [(path, tuple(args.ref)) for path in list_images(args.input_path, recursive=False)]
-    else:
-        pairs = [(args.input_path, tuple(args.ref))]
-    stems = [path.stem for path, _ in pairs]
-    suffix = f"_{args.suffix}" if args.suffix else ""
-    jobs = []
-    for path, refs in pairs:
-        name = path.stem if stems.count(path.stem) == 1 else path.name  # a.png and a.jpg must not share a result
-        jobs.append(Job(path, refs, output / "restored_faces" / f"{name}{suffix}.png"))
-    return jobs
+        return read_pairs(args.pairs, needs_refs=args.mode == "ref")
+    inputs = list_images(args.input_path, recursive=False) if args.input_path.is_dir() else [args.input_path]
+    return [Request(path, tuple(args.ref)) for path in inputs]
 
 
-def read_pairs(path: Path) -> list[tuple[Path, tuple[Path, ...]]]:
-    """(lq, refs) of a CSV; paths are relative to its folder, several references are separated by ';'."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"--pairs {path}: cannot be read ({error.strerror}).") from error
-    if not rows or not {"lq", "ref"} <= rows[0].keys():
-        raise UserError(f"--pairs {path}: needs rows below a header with the columns lq and ref.")
-    folder = path.parent
-    return [(folder / row["lq"], tuple(folder / ref for ref in row["ref"].split(";") if ref)) for row in rows]
+def read_aligned(path: Path) -> Image:
+    """A picture that is square, as aligned crops are."""
+    image = imread(path)
+    check_square(image, str(path))
+    return image
 
 
 def load_jobs(
-    jobs: Sequence[Job], restorer: FaceRestorer, mode: str | None, failures: list[str]
+    jobs: Sequence[Job],
+    restorer: FaceRestorer,
+    mode: str | None,
+    photos_of: Mapping[tuple[Path, ...], Sequence[Image]],
+    results: ResultsFile,
 ) -> Iterator[LoadedJob]:
-    """Read pictures; a broken one is named in `failures` and the rest goes on. The networks see the references of
-    neighbouring jobs once where they are the same."""
+    """Read pictures; a broken one is named in `results` and the rest goes on. The networks see the references of
+    neighbouring jobs once where they are the same; those in `photos_of` are there already."""
     encodes = restorer.takes_identity and mode in (None, "ref")
     last_paths: tuple[Path, ...] = ()
     refs: References = ()
     for job in jobs:
         try:
             if job.refs != last_paths:
-                photos = [imread(path) for path in job.refs]
+                photos = photos_of.get(job.refs) or [read_aligned(path) for path in job.refs]
                 refs, last_paths = restorer.encode_references(photos) if encodes and photos else photos, job.refs
-            yield LoadedJob(job, imread(job.path), refs)
+            yield LoadedJob(job, read_aligned(job.path), refs)
         except ImageFileError as error:
             logger.error("%s", error)
-            failures.append(str(error))
+            results.fail(job, error)
 
 
-def restore_all(restorer: FaceRestorer, jobs: Sequence[Job], args: argparse.Namespace) -> tuple[list[Any], list[str]]:
-    """Restore in batches. Returns the entries of results.json, and a line for each picture that could not be read."""
+def restore_all(
+    restorer: FaceRestorer,
+    jobs: Sequence[Job],
+    args: argparse.Namespace,
+    photos_of: Mapping[tuple[Path, ...], Sequence[Image]],
+    results: ResultsFile,
+) -> None:
+    """Restore in batches. However the run ends, `results` is on disk and speaks of every picture that is."""
     knobs = {"w": args.fidelity_weight, "w_id": args.w_id, "id_scale": args.id_scale, "adain": args.adain}
-    entries: list[Any] = []
-    failures: list[str] = []
-    loaded = load_jobs(jobs, restorer, args.mode, failures)
-    with progress(total=len(jobs), desc="restore") as bar:
-        while batch := [item for _, item in zip(range(args.batch_size), loaded, strict=False)]:
-            start = time.perf_counter()
-            faces = restorer.restore_batch([b.photo for b in batch], [b.refs for b in batch], mode=args.mode, **knobs)
-            seconds = (time.perf_counter() - start) / len(batch)
-            for item, face in zip(batch, faces, strict=True):
-                imwrite(item.job.output, face.image)
-                entries.append(describe(item.job, face, knobs, seconds))
-            bar.update(len(batch))
-    return entries, failures
-
-
-def describe(job: Job, face: RestoredFace, knobs: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """One entry of results.json."""
-    return {
-        "input": str(job.path),
-        "restored": str(job.output),
-        "refs": [str(ref) for ref in job.refs],
-        "mode": face.mode,
-        "similarity_before": face.similarity_before,
-        "similarity_after": face.similarity_after,
-        "seconds": round(seconds, 4),
-        **knobs,
-    }
+    loaded = load_jobs(jobs, restorer, args.mode, photos_of, results)
+    try:
+        with progress(total=len(jobs), desc="restore") as bar:
+            while batch := [item for _, item in zip(range(args.batch_size), loaded, strict=False)]:
+                start = time.perf_counter()
+                photos, refs = [b.photo for b in batch], [b.refs for b in batch]
+                faces = restorer.restore_batch(photos, refs, mode=args.mode, **knobs)
+                seconds = (time.perf_counter() - start) / len(batch)
+                for item, face in zip(batch, faces, strict=True):
+                    imwrite(item.job.output, face.image)
+                    results.add(item.job, face, seconds)
+                results.write_when_due()
+                bar.update(len(batch))
+        results.finish()
+    finally:
+        results.write()
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuse what cannot work before anything is loaded."""
     if (args.input_path is None) == (args.pairs is None):
         raise UserError("give either -i FILE|FOLDER or --pairs CSV.")
+    if args.pairs is not None and args.ref:
+        raise UserError("--ref beside --pairs: the references of --pairs stand in its column ref. Leave one out.")
     if args.input_path is not None and not args.input_path.exists():
         raise UserError(f"-i {args.input_path}: no such file or folder.")
     if not args.has_aligned:
@@ -168,26 +160,33 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
     if args.mode == "ref" and args.pairs is None and not args.ref:
         raise UserError("--mode ref: needs reference photos. Name them with --ref, or use --mode self.")
-    if args.batch_size < 1 or args.fidelity_weight < 0:
-        raise UserError("--batch_size must be at least 1 and -w at least 0.")
+    if args.batch_size < 1:
+        raise UserError(f"--batch_size is {args.batch_size}, expected at least 1.")
+    check_knobs(args.fidelity_weight, args.w_id, args.id_scale)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0; 1 when some pictures could not be read."""
+    """Exit code 0; 1 when some pictures could not be read; 2 when none was restored."""
     args = parse_arguments(argv)
     check_arguments(args)
     source = args.pairs or args.input_path
     output = args.output_path or Path("results") / f"{source.stem}_{args.fidelity_weight}"
-    jobs = find_jobs(args, output)
+    jobs = find_jobs(find_requests(args), output / "restored_faces", args.suffix)
+    # references for all inputs: without one of them there is nothing to do, so they are read before the networks
+    photos_of = {tuple(args.ref): [read_aligned(path) for path in args.ref]}
+    earlier = read_results(output / "results.json")
     restorer = FaceRestorer(args.weights, args.recognizer, args.device, self_encoder=args.self_encoder)
-    if args.ref and not restorer.takes_identity:
-        logger.warning("%s takes no identity: --ref has no effect.", args.weights)
-    entries, failures = restore_all(restorer, jobs, args)
-    if entries:
-        text = json.dumps({"weights": str(args.weights), "faces": entries, "failures": failures}, indent=1)
-        (output / "results.json").write_text(text + "\n", encoding="utf-8")
-    logger.info("restored %d of %d faces into %s", len(entries), len(jobs), output / "restored_faces")
-    return 1 if failures else 0
+    make_folder(output / "restored_faces")
+    if not restorer.takes_identity and any(job.refs for job in jobs):
+        logger.warning("%s takes no identity: references have no effect.", args.weights)
+    results = ResultsFile(output / "results.json", earlier, restorer)
+    restore_all(restorer, jobs, args, photos_of, results)
+    if results.num_by_other_weights:
+        logger.warning("%s: %d faces of earlier runs are by other weights", results.path, results.num_by_other_weights)
+    logger.info("restored %d of %d faces into %s", results.num_restored, len(jobs), output / "restored_faces")
+    if not results.num_restored:
+        return 2
+    return 1 if results.num_failed else 0
 
 
 if __name__ == "__main__":

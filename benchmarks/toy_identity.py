@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _root
 import numpy as np
 import torch
-from _steps import Step, run_step
+from _steps import Step, all_restored, run_step
 from numpy.typing import NDArray
 
 import basicsr.archs  # noqa: F401  fills the registry of networks
@@ -102,7 +102,7 @@ def seed_steps(out: Path, seed: int, iterations: int) -> list[Step]:
         command = ["inference_codeformer.py", "--pairs", str(pairs), "--has_aligned", "-w", "0", "--no-adain"]
         command += ["--weights", str(weights), "--batch_size", "16", "-o", str(folder)]
         command += ["--mode", "none" if run in ("A", "C_none") else "ref"]
-        steps.append(Step(f"restore {run}, seed {seed}", command, folder / "results.json"))
+        steps.append(Step(f"restore {run}, seed {seed}", command, folder / "results.json", all_restored))
     return steps
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,18 @@ from basicsr.utils.errors import UserError
 logger = logging.getLogger("steps")
 
 
+def all_restored(results: Path) -> bool:
+    """Whether a results.json is that of a restoration that went to its end: one that was cut off leaves one, too."""
+    return results.exists() and bool(json.loads(results.read_text(encoding="utf-8")).get("complete", True))
+
+
 class Step(NamedTuple):
-    """A Python program with its arguments, and the file whose presence says that it is done."""
+    """A Python program with its arguments, and the file that says whether it is done: by its presence as a rule."""
 
     title: str
     command: Sequence[str]
     makes: Path
+    is_done: Callable[[Path], bool] = Path.exists
 
 
 def run_step(step: Step) -> None:
@@ -33,7 +40,7 @@ def run_step(step: Step) -> None:
     Raises:
         UserError: it failed.
     """
-    if (_root.ROOT / step.makes).exists():
+    if step.is_done(_root.ROOT / step.makes):
         logger.info("== %s: done before (%s)", step.title, step.makes)
         return
     logger.info("== %s: python %s", step.title, shlex.join(step.command))

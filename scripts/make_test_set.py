@@ -5,13 +5,13 @@
 OUT/lq, OUT/gt, OUT/ref, OUT/wrong_ref hold one picture for each sample under the same name; OUT/pairs.csv and
 OUT/pairs_wrong.csv (columns lq,ref,gt,identity) go to inference_codeformer.py --pairs, the first also to
 scripts/evaluate.py --pairs (its column ref:wrong is the reference of a run that is called wrong).
-The degradation of a sample depends on --seed and its place in the index alone.
+The degradation of a sample depends on --seed and its place in the index alone. A photo whose references all look like
+the photo itself is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ import _root  # noqa: F401
 from basicsr.data.degradation import DegradationRanges
 from basicsr.data.identity_blind_dataset import IdentityBlindDataset
 from basicsr.utils.cli import progress, run_main
+from basicsr.utils.csv_util import write_rows
+from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import imwrite, tensor2img
+from basicsr.utils.text_util import make_folder
 
 logger = logging.getLogger("make_test_set")
 
@@ -33,8 +36,12 @@ STRENGTHS = {  # blur sigma at 512 px, downsampling factor, noise of 255, JPEG q
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit code 0."""
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        UserError: a number below its minimum.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--split", default="test")
@@ -49,6 +56,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
+    for name, minimum in (("num_images", 1), ("seed", 0), ("size", 1)):
+        value = getattr(args, name)
+        if value is not None and value < minimum:
+            raise UserError(f"--{name} is {value}, expected at least {minimum}.")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0. A photo without a usable reference is left out and counted."""
+    args = parse_arguments(argv)
+    make_folder(args.out)
     right, wrong = build_dataset(args, wrong_reference=False), build_dataset(args, wrong_reference=True)
     total = min(len(right), args.num_images or len(right))
     step = len(right) / total  # spread over all people, not the first names of the alphabet
@@ -56,14 +74,21 @@ def main(argv: list[str] | None = None) -> int:
     for place in progress(range(total), desc="test set"):
         index = int(place * step)
         sample, other = right[index], wrong[index]
+        if not (sample["ref_mask"].any() and other["ref_mask"].any()):
+            continue  # what stands in place of a reference is padding, a gray card
         name = f"{index:05d}.png"
         write_sample(args.out, name, sample, other)
         row = {"lq": f"lq/{name}", "gt": f"gt/{name}", "identity": sample["identity"], "restored": name}
         rows["pairs.csv"].append({**row, "ref": f"ref/{name}", "ref:wrong": f"wrong_ref/{name}"})
         rows["pairs_wrong.csv"].append({**row, "ref": f"wrong_ref/{name}"})
+    num_written = len(rows["pairs.csv"])
+    if not num_written:
+        raise UserError(f"{args.index}: none of {total} photos of split '{args.split}' has a usable reference.")
     for file, entries in rows.items():
         write_rows(args.out / file, entries)
-    logger.info("%d samples of %d people in %s", total, len({r["identity"] for r in rows["pairs.csv"]}), args.out)
+    logger.info("%d samples of %d people in %s", num_written, len({r["identity"] for r in rows["pairs.csv"]}), args.out)
+    if num_written < total:
+        logger.warning("%d of %d samples left out: no usable reference, or wrong reference", total - num_written, total)
     return 0
 
 
@@ -94,14 +119,6 @@ def write_sample(out: Path, name: str, sample: dict[str, Any], other: dict[str, 
     }
     for folder, picture in pictures.items():
         imwrite(out / folder / name, tensor2img(picture))
-
-
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """A CSV with the columns of the first row."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 import _root
 import cv2
 import numpy as np
-from _steps import Step, run_step
+from _steps import Step, all_restored, run_step
 
 from basicsr.utils.cli import run_main
 from basicsr.utils.img_util import imread, imwrite, list_images
@@ -95,7 +95,7 @@ def restoration_steps() -> list[Step]:
         out = OUT / "results" / mode
         command = ["inference_codeformer.py", "--pairs", str(pairs), "--has_aligned", "--weights", str(weights)]
         command += ["--mode", "ref" if mode == "wrong" else mode, "-w", "0.5", "--batch_size", "16", "-o", str(out)]
-        steps.append(Step(f"restore, identity: {mode}", command, out / "results.json"))
+        steps.append(Step(f"restore, identity: {mode}", command, out / "results.json", all_restored))
     return steps
 
 

@@ -79,3 +79,9 @@ def test_folders_are_listed_sorted_with_sub_folders_and_without_other_files(tmp_
     assert [path.name for path in list_images(tmp_path, recursive=False)] == ["a.JPG", "b.png"]
     with pytest.raises(ImageFileError, match="no such folder"):
         list_images(tmp_path / "none")
+
+
+def test_a_folder_that_takes_no_picture_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ImageFileError, match=r"a\.png: cannot be written"):
+        imwrite(tmp_path / "file" / "a.png", np.zeros((2, 2, 3), np.uint8))  # even the clean-up fails

@@ -167,7 +167,9 @@ def foreign_basicsr(tmp_path: Path) -> Path:
     return site
 
 
-@pytest.mark.parametrize("script", ["scripts/download_pretrained_models.py", "basicsr/train.py"])
+@pytest.mark.parametrize(
+    "script", ["scripts/download_pretrained_models.py", "basicsr/train.py", "inference_codeformer.py"]
+)
 def test_a_foreign_basicsr_stops_a_script_and_both_paths_are_named(foreign_basicsr, script):
     done = run_python(script, "--help", path=(foreign_basicsr,))
     assert done.returncode == 2, done.stderr

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Failure, Figure, Unavailable
-from basicsr.evaluation.tables import make_folder, metrics_dict, per_image_csv, write_tables
+from basicsr.evaluation.tables import metrics_dict, per_image_csv, write_tables
 from basicsr.utils.errors import UserError
+from basicsr.utils.text_util import make_folder
 
 
 @pytest.fixture

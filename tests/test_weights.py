@@ -23,11 +23,13 @@ class Payload:
         return os.system, ("touch /nonexistent/owned",)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_checkpoint_that_carries_code_is_refused_and_its_code_does_not_run(tmp_path: Path) -> None:
     modern, legacy = tmp_path / "modern.pth", tmp_path / "legacy.pth"
     torch.save({"params": {"w": torch.zeros(1)}, "hook": Payload()}, modern)
     legacy.write_bytes(pickle.dumps({"hook": Payload()}, protocol=2))
-    for path in (modern, legacy):
+    (tmp_path / "newer.pth").write_bytes(pickle.dumps({"hook": Payload()}, protocol=4))
+    for path in (modern, legacy, tmp_path / "newer.pth"):
         with pytest.raises(WeightsError, match=r"refused.*could run code") as caught:
             load_file(path)
         assert "\n" not in str(caught.value)
@@ -97,3 +99,9 @@ def test_a_failed_write_leaves_the_last_file_whole_and_nothing_beside_it(tmp_pat
         save_atomic({"params": Unwritable()}, path)
     assert sha256_of(path) == digest
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.pth"]
+
+
+def test_a_folder_that_takes_no_file_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsError, match="could not be written"):
+        save_atomic({"params": {}}, tmp_path / "file" / "net.pth")  # a file is no folder: even the clean-up fails

@@ -6,7 +6,8 @@ from basicsr.evaluation.instruments import JudgingOptions
 from basicsr.evaluation.pairing import Sources
 from basicsr.evaluation.report import write_report
 from basicsr.evaluation.results import EvaluationResult
-from basicsr.evaluation.tables import make_folder, write_tables
+from basicsr.evaluation.tables import write_tables
+from basicsr.utils.text_util import make_folder
 
 __all__ = [
     "EvaluationResult",

@@ -6,12 +6,12 @@ unique; or as a CSV says (columns gt, restored, ref, ref:<run>, lq, identity; se
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from basicsr.evaluation.results import EvaluationPair, Failure
+from basicsr.utils.csv_util import read_rows
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import list_images
 
@@ -230,35 +230,6 @@ def pair_of_row(
         if kept := tuple(path for path in found if path):
             refs[run] = kept
     return EvaluationPair(name, gt, restored, refs, lq, row.get("identity") or None)
-
-
-def read_rows(
-    table: Path, required: Iterable[str] = (), one_of: Iterable[str] = ()
-) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV with a header, with their line numbers; cells are stripped.
-
-    Raises:
-        UserError: no such file, no rows, a column is missing, or a row has more cells than the header.
-    """
-    try:
-        with Path(table).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [column.strip() for column in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: cannot be read as CSV ({error})") from error
-    missing = [column for column in required if column not in columns]
-    one_of = list(one_of)
-    if missing or (one_of and not set(one_of) & set(columns)):
-        wanted = ", ".join(missing) or " or ".join(one_of)
-        raise UserError(f"{table}:1: no column {wanted}; the header has: {', '.join(columns) or 'nothing'}")
-    if not rows:
-        raise UserError(f"{table}: no rows below the header")
-    for line, row in rows:
-        if None in row or None in row.values():
-            raise UserError(f"{table}:{line}: the row does not have the {len(columns)} cells of the header")
-    return [(line, {column: cell.strip() for column, cell in row.items()}) for line, row in rows]
 
 
 def label_identities(matching: Matching, table: Path) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 from basicsr.evaluation.charts import COLORS, NATURAL_COLOR, Curves, curves_svg, distribution_svg
 from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Figure
 from basicsr.evaluation.statistics import PERCENTILES, Summary
-from basicsr.evaluation.tables import CONFIDENCE, interval_text, write_text
+from basicsr.evaluation.tables import CONFIDENCE, interval_text
 from basicsr.utils.errors import ImageFileError
 from basicsr.utils.img_util import imread
+from basicsr.utils.text_util import write_text
 
 TEMPLATE = "report.html.j2"
 THUMBNAIL_SIDE = 192  # px; smaller pictures are kept as they are

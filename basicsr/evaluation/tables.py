@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 
 from basicsr.evaluation.results import EvaluationResult, Failure
-from basicsr.utils.errors import UserError
+from basicsr.utils.text_util import write_text
 
 CONFIDENCE = 0.95
 
@@ -114,35 +112,3 @@ def number(value: float | None) -> float | str | None:
     if value is None or math.isfinite(value):
         return value
     return str(value)
-
-
-def make_folder(folder: Path) -> None:
-    """Make the output folder before hours of work, not after.
-
-    Raises:
-        UserError: it cannot be made or written.
-    """
-    probe = folder / f".{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another output folder") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename.
-
-    Raises:
-        UserError: the folder cannot be made or written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # what a full disk took is given back
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -5,6 +5,7 @@ Shapes: B faces; R references; S side of the network's picture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -14,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import basicsr.archs  # noqa: F401  fills the registry of networks
-from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.kv_share import ReferencePhotos
 from basicsr.archs.self_encoder_arch import SelfEncoder
+from basicsr.inference.parts import UsedFile, build_network, recognizer_of, self_encoder_of
 from basicsr.models.identity_source import (
     MODE_CODES,
     IdentityMode,
@@ -27,16 +27,23 @@ from basicsr.models.identity_source import (
     identity_features,
     stack_identities,
 )
-from basicsr.models.self_encoder import load_self_encoder
-from basicsr.recognizers import Recognizer, load_recognizer
-from basicsr.utils.errors import UserError, WeightsError
+from basicsr.recognizers import Recognizer
+from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image, img2tensor, imread, tensor2img
-from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.weights import load_file, load_into, load_state, sha256_of
 
 Photo = Image | str | Path
 References = Sequence[Photo] | IdentityFeatures  # photos of one person, or what encode_references() made of them
 Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Knobs(NamedTuple):
+    """What a face was restored with; None where the knob had nothing to act on."""
+
+    w: float
+    adain: bool
+    w_id: float | None  # None without an identity, as in the mode none
+    id_scale: float | None
 
 
 class RestoredFace(NamedTuple):
@@ -49,6 +56,7 @@ class RestoredFace(NamedTuple):
     mode: IdentityMode
     similarity_before: float | None  # degraded photo to reference; None without a reference
     similarity_after: float | None  # restored face to reference
+    knobs: Knobs
 
 
 def choose_device(name: Device) -> torch.device:
@@ -60,6 +68,32 @@ def choose_device(name: Device) -> torch.device:
         usable = ", ".join(kind for kind, there in available.items() if there)
         raise UserError(f"--device {name}: there is none on this machine. Usable: auto, {usable}.")
     return torch.device(name)
+
+
+def check_knobs(w: float, w_id: float, id_scale: float) -> None:
+    """Refuse knobs that would give a broken picture without a word.
+
+    Raises:
+        UserError: one is not finite, or w or w_id is negative.
+    """
+    for name, value in (("w", w), ("w_id", w_id)):
+        if not (math.isfinite(value) and value >= 0):
+            raise UserError(f"{name} is {value}, expected a finite number of at least 0.")
+    if not math.isfinite(id_scale):
+        raise UserError(f"id_scale is {id_scale}, expected a finite number (1 is plain guidance).")
+
+
+def check_square(image: Image, name: str) -> None:
+    """Refuse what is no aligned crop: resized to a square, such a face would be squashed.
+
+    Raises:
+        ImageFileError: the picture is not square.
+    """
+    height, width = image.shape[:2]
+    if height != width:
+        raise ImageFileError(
+            f"{name}: {width}x{height} px, expected a square crop of an aligned face. Crop it to the FFHQ framing."
+        )
 
 
 def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
@@ -92,12 +126,7 @@ class FaceRestorer:
     ) -> None:
         self.device = choose_device(device)
         contents = load_file(weights)
-        spec = contents.get("network_g", {"type": "CodeFormer"})  # a file without a spec: the released network
-        net = ARCH_REGISTRY.build(spec)
-        if not isinstance(net, CodeFormer):
-            raise WeightsError(
-                f"{weights}: is for {spec['type']}, which restores nothing. Expected CodeFormer weights."
-            )
+        net = build_network(str(weights), contents)
         load_into(net, load_state(weights, param_key), where=str(weights))
         # a CPU convolves a quarter faster with the channels innermost, at 64 px as at 512
         self.layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
@@ -105,9 +134,12 @@ class FaceRestorer:
         self.takes_identity = isinstance(net, IDCodeFormer)
         self.recognizer: Recognizer | None = None
         self.self_encoder: SelfEncoder | None = None
+        self.weights_file = UsedFile(str(weights), sha256_of(weights))
+        self.recognizer_file: UsedFile | None = None
         if self.takes_identity:
-            self.recognizer = _recognizer_of(str(weights), contents, recognizer).to(self.device)
-            self.self_encoder = _self_encoder_of(str(weights), contents, self_encoder, self.recognizer)
+            found, self.recognizer_file = recognizer_of(str(weights), contents, recognizer)
+            self.recognizer = found.to(self.device)
+            self.self_encoder = self_encoder_of(str(weights), contents, self_encoder, self.recognizer)
             if self.self_encoder is not None:
                 self.self_encoder.to(self.device)
 
@@ -145,7 +177,7 @@ class FaceRestorer:
         mode: IdentityMode | None = None,
         adain: bool | None = None,
     ) -> list[RestoredFace]:
-        """Restore aligned faces (FFHQ framing, any size: they are resized).
+        """Restore aligned faces (FFHQ framing, square, any size: they are resized).
 
         Args:
             photos: B degraded faces, uint8 BGR arrays or files.
@@ -156,25 +188,35 @@ class FaceRestorer:
             id_scale: guidance of the code prediction by the identity: 0 blind, 1 plain, above 1 exaggerated.
             mode: ref, self (the degraded photo's own identity) or none; None: ref where there are any, else self.
             adain: give the codes the statistics of the degraded features; None: as the network was made to be used.
+        Raises:
+            UserError: a knob is negative or not finite, see `check_knobs`; or the network answers with NaN.
+            ImageFileError: a picture cannot be read, or is not square.
         """
+        check_knobs(w, w_id, id_scale)
         lq = torch.stack([self._tensor(photo) for photo in photos])  # (B, 3, S, S)
         lq = lq.contiguous(memory_format=self.layout)
         adain = not self.takes_identity if adain is None else adain
         if not self.takes_identity:
-            restored = self.net(lq, w=w, adain=adain).restored
-            return [RestoredFace(tensor2img(picture), "none", None, None) for picture in restored]
+            restored = _finite(self.net(lq, w=w, adain=adain).restored)
+            knobs = Knobs(w, adain, None, None)
+            return [RestoredFace(tensor2img(picture), "none", None, None, knobs) for picture in restored]
         known = [self._encoded(given, mode) for given in refs or [()] * len(photos)]
         used = [mode_in_use(mode, features is not None) for features in known]
         identity = self._identity(lq, known, used)
         used = [m if found else "none" for m, found in zip(used, identity.mask.any(1).tolist(), strict=True)]
         out = self.net(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain)
-        restored = cast(Tensor, out.restored)
+        restored = _finite(cast(Tensor, out.restored))
         before, after = self._similarities(lq, known), self._similarities(restored, known)
-        return [RestoredFace(tensor2img(picture), used[i], before[i], after[i]) for i, picture in enumerate(restored)]
+        plain, guided = Knobs(w, adain, None, None), Knobs(w, adain, w_id, id_scale)
+        return [
+            RestoredFace(tensor2img(picture), used[i], before[i], after[i], plain if used[i] == "none" else guided)
+            for i, picture in enumerate(restored)
+        ]
 
     def _tensor(self, photo: Photo) -> Tensor:
         """A photo as the network takes it, (3, S, S)."""
         image = imread(photo) if isinstance(photo, str | Path) else photo
+        check_square(image, str(photo) if isinstance(photo, str | Path) else "a picture")
         if image.shape[:2] != (self.size, self.size):
             shrinks = min(image.shape[:2]) > self.size
             how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -223,34 +265,10 @@ class FaceRestorer:
         ]
 
 
-def _recognizer_of(weights: str, contents: dict[str, Any], given: str | Path | None) -> Recognizer:
-    """The recogniser that the network was trained with; another one would speak of other people."""
-    spec = contents.get("network_identity")
-    if spec is None and given is None:
-        raise WeightsError(
-            f"{weights}: does not name its recogniser. Give the one it was trained with: --recognizer FILE."
+def _finite(restored: Tensor) -> Tensor:
+    """`restored`, unless something in it is not finite: saved, it would be a picture like any other."""
+    if not restored.isfinite().all():
+        raise UserError(
+            "the network gives values that are not finite: broken weights, or w, w_id or id_scale far too large."
         )
-    spec = spec or {"path": str(given), "map_node": None, "sha256": None}
-    recognizer = load_recognizer(given or spec["path"], map_node=spec["map_node"])
-    if spec["sha256"] not in (None, recognizer.spec.sha256):
-        raise WeightsError(
-            f"{given or spec['path']}: is not the recogniser that {weights} was trained with "
-            f"(sha256 {recognizer.spec.sha256[:12]}, expected {spec['sha256'][:12]})."
-        )
-    return recognizer
-
-
-def _self_encoder_of(
-    weights: str, contents: dict[str, Any], given: str | Path | None, recognizer: Recognizer
-) -> SelfEncoder | None:
-    """The E_LQ that the network was trained with; None where it was trained without, and none is given."""
-    spec = contents.get("network_identity") or {}
-    path, expected = given or spec.get("self_path"), spec.get("self_sha256")
-    if path is None:
-        return None
-    if expected is not None and sha256_of(path) != expected:
-        raise WeightsError(
-            f"{path}: is not the self encoder that {weights} was trained with (expected sha256 {expected[:12]}). "
-            "Name the right one: --self_encoder FILE."
-        )
-    return load_self_encoder(path, recognizer)
+    return restored

@@ -5,6 +5,7 @@ Shapes: B batch; S side of an FFHQ-framed face; H, W input of the recogniser; E 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -173,5 +174,6 @@ def save_recognizer(
         safetensors.torch.save_file(state, temporary, header)
         os.replace(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that takes no file may not let one be removed either
+            temporary.unlink()
         raise WeightsError(f"{path}: the recogniser could not be written ({error}).") from error

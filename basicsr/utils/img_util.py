@@ -5,6 +5,7 @@ Files and arrays: uint8 BGR (H, W, 3). In a batch: float32 RGB [-1, 1] (3, H, W)
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
@@ -117,7 +118,8 @@ def imwrite(path: str | Path, image: Image, quality: int = 95) -> None:
         temporary.write_bytes(encoded.tobytes())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that takes no file may not let one be removed either
+            temporary.unlink()
         raise ImageFileError(f"{path}: cannot be written ({error.strerror}).") from error
 
 

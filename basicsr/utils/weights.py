@@ -6,10 +6,13 @@ one state dict, `.safetensors`. Nothing here runs code from a file: `torch.load`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
+import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +61,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read is said below, once
+            contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(_unpickling_reason(path, error)) from error
     except UNREADABLE as error:
@@ -74,12 +79,22 @@ def load_file(path: str | Path) -> dict[str, Any]:
 def _unpickling_reason(path: Path, error: pickle.UnpicklingError) -> str:
     """One line for a file that the safe unpickler refused."""
     text = str(error)
-    if "GLOBAL" in text or "Unsupported class" in text:
+    if "GLOBAL" in text or "Unsupported class" in text or _names_objects(path):
         return (
             f"{path}: refused, the file carries Python objects, not only tensors, and loading it could run code. "
             "Export the plain state dict (or .safetensors) where you trust the file."
         )
     return f"{path}: cannot be read as weights, the file is cut off or of another kind."
+
+
+def _names_objects(path: Path) -> bool:
+    """Whether a plain pickle asks for classes or functions. Its opcodes are listed; nothing of it is run.
+
+    The safe unpickler stops at the first opcode of a newer protocol, before it sees what the file carries.
+    """
+    with path.open("rb") as file, contextlib.suppress(ValueError):  # a cut off file: what stood before the cut counts
+        return any(opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST") for opcode, _, _ in pickletools.genops(file))
+    return False
 
 
 def load_state(path: str | Path, param_key: str = "params_ema") -> dict[str, Tensor]:
@@ -135,7 +150,8 @@ def save_atomic(contents: dict[str, Any], path: str | Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that takes no file may not let one be removed either
+            temporary.unlink()
         raise WeightsError(
             f"{path}: the checkpoint could not be written ({error}). The last one is untouched."
         ) from error

@@ -1,0 +1,116 @@
+"""results.json: what was restored with what. It survives a run that is cut off, and grows over several runs.
+
+    {complete: true where the last run restored all it was given, weights: {path, sha256},
+     recognizer: {path, sha256} | null, faces: [...], failures: [{input, restored, error}]}
+
+The head speaks of the last run; each face names the sha256 of its own weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from basicsr.inference.jobs import Job
+from basicsr.inference.restorer import FaceRestorer, RestoredFace
+from basicsr.utils.errors import UserError
+from basicsr.utils.text_util import write_text
+
+Entry = dict[str, Any]
+SECONDS_BETWEEN_WRITES = 5.0  # a file of thousands of faces is not written after each batch
+
+
+def read_results(path: Path) -> Entry:
+    """The results.json of earlier runs into this folder; empty lists where there is none.
+
+    Raises:
+        UserError: there is a file, but it is not one of this tool.
+    """
+    way_out = "Move it away, or choose another folder with -o."
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):  # the first run, or -o is a file, which is named where it is made
+        return {"faces": [], "failures": []}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as the results of earlier runs ({error}). {way_out}") from error
+    faces = contents.get("faces") if isinstance(contents, dict) else None
+    if not isinstance(faces, list) or not all(isinstance(face, dict) and "restored" in face for face in faces):
+        raise UserError(f"{path}: holds no results of earlier runs (no list 'faces'). {way_out}")
+    failures = contents.get("failures")
+    # older files hold failures as plain text, which does not say what a later run has put right
+    kept = [failure for failure in failures if isinstance(failure, dict)] if isinstance(failures, list) else []
+    return {"faces": faces, "failures": kept}
+
+
+class ResultsFile:
+    """The file of one run. Entries of earlier runs stay unless this run writes the same picture again."""
+
+    def __init__(self, path: Path, earlier: Entry, restorer: FaceRestorer) -> None:
+        self.path = path
+        self.weights_sha256 = restorer.weights_file.sha256
+        self.head: Entry = {
+            "complete": False,
+            "weights": restorer.weights_file._asdict(),
+            "recognizer": restorer.recognizer_file._asdict() if restorer.recognizer_file else None,
+        }
+        self.faces: dict[str, Entry] = {_key(face): face for face in earlier["faces"]}
+        self.failures: dict[str, Entry] = {_key(failure): failure for failure in earlier["failures"]}
+        self.num_restored = self.num_failed = 0  # of this run
+        self._written = time.monotonic()
+
+    @property
+    def num_by_other_weights(self) -> int:
+        """Faces of earlier runs of which the head does not speak."""
+        return sum(face.get("weights_sha256") != self.weights_sha256 for face in self.faces.values())
+
+    def add(self, job: Job, face: RestoredFace, seconds: float) -> None:
+        """A restored face, whose picture is on disk."""
+        entry = describe(job, face, seconds) | {"weights_sha256": self.weights_sha256}
+        self.faces[_key(entry)] = entry
+        self.failures.pop(_key(entry), None)
+        self.num_restored += 1
+
+    def fail(self, job: Job, error: Exception) -> None:
+        """A face that could not be restored. A picture that an earlier run has made of it stays listed."""
+        entry = {"input": str(job.path), "restored": str(job.output), "error": str(error)}
+        self.failures[_key(entry)] = entry
+        self.num_failed += 1
+
+    def finish(self) -> None:
+        """Every picture of this run has had its turn."""
+        self.head["complete"] = self.num_failed == 0
+
+    def write_when_due(self) -> None:
+        """Write if the last time is a while ago: what a kill can cost is a few seconds."""
+        if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def write(self) -> None:
+        """Write everything that is known so far."""
+        contents = self.head | {"faces": list(self.faces.values()), "failures": list(self.failures.values())}
+        write_text(self.path, json.dumps(contents, indent=1, allow_nan=False) + "\n")
+        self._written = time.monotonic()
+
+
+def describe(job: Job, face: RestoredFace, seconds: float) -> Entry:
+    """One entry of `faces`: what was used, which is not always what was asked for."""
+    refs = [str(ref) for ref in job.refs]
+    return {
+        "input": str(job.path),
+        "restored": str(job.output),
+        "mode": face.mode,
+        "refs": refs if face.mode == "ref" else [],
+        "compared_with": refs if face.similarity_after is not None else [],
+        "similarity_before": face.similarity_before,
+        "similarity_after": face.similarity_after,
+        "seconds": round(seconds, 4),
+        **face.knobs._asdict(),
+    }
+
+
+def _key(entry: Entry) -> str:
+    """The picture that an entry speaks of."""
+    return os.path.abspath(str(entry.get("restored", "")))
