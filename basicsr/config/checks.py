@@ -26,6 +26,12 @@ STAGE_NAMES = {
 }
 
 
+def check_name(options: Options, error: MakeError) -> None:
+    """The run has a folder of its own: `.` and `..` are those of other runs."""
+    if not options.name.strip(". "):
+        raise error(("name",), f"found {options.name!r}, expected a folder's name with letters or digits.")
+
+
 def check_needs(options: Options, stage: type, registries: Registries, error: MakeError) -> None:
     """A run that trains has the networks, weights and optimisers that its stage and losses need."""
     if options.train is None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from basicsr.config.checks import check_needs, check_recognizers, missing_files
+from basicsr.config.checks import check_name, check_needs, check_recognizers, missing_files
 from basicsr.config.legacy import apply_legacy
 from basicsr.config.options import (
     DatasetSpec,
@@ -79,6 +79,7 @@ def parse_options(
         logger.warning("%s", line)
     options = _Binder(tree, registries).options()
     stage = registries.model.get(options.model_type)
+    check_name(options, tree.error)
     check_needs(options, stage, registries, tree.error)
     check_recognizers(options, registries, tree.error)
     if check_files:
