@@ -31,6 +31,7 @@ def test_the_files_have_basicsrs_layout_and_carry_the_network_they_are_for(toy: 
     contents = load_file(folder / "models" / "net_g_4.pth")
     assert contents.keys() == {"params", "params_ema", "network_g"}
     assert contents["network_g"]["type"] == "VQAutoEncoder"
+    assert contents["network_g"]["model_path"] is None
     assert load_file(folder / "training_states" / "4.state")["iter"] == 4
 
 

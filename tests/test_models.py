@@ -42,9 +42,8 @@ def one_batch(stage_number: int, toy: Path, **train: Any) -> Any:
     from basicsr.engine.loaders import build_dataset, train_loader
 
     options = parse(stage_options(stage_number, toy, **train), toy)
-    return build(options), next(
-        iter(train_loader(build_dataset(options.datasets["train"]), options.datasets["train"], 0, 0))
-    )
+    train_set = options.datasets["train"]
+    return build(options), next(iter(train_loader(build_dataset(train_set), train_set, 0, 0)))
 
 
 @pytest.mark.parametrize("stage_number", [1, 2, 3])
@@ -68,10 +67,8 @@ def test_a_stage_hands_the_reference_photos_to_a_network_that_shares_keys_and_va
     plain = stage_options(2, toy, p_null=0.0, p_self=0.0)
     plain["network_g"]["inject"] = "kv_share"
     options = parse(plain, toy)
-    stage, batch = (
-        build(options),
-        next(iter(train_loader(build_dataset(options.datasets["train"]), options.datasets["train"], 0, 0))),
-    )
+    train_set = options.datasets["train"]
+    stage, batch = build(options), next(iter(train_loader(build_dataset(train_set), train_set, 0, 0)))
     stage.generator_losses(batch, 1)[0]["l_g_code"].backward()
     for layer in stage.trained_net().ft_layers:  # type: ignore[attr-defined]
         assert layer.kv_share.gate.grad.abs() > 0

@@ -70,7 +70,10 @@ class Trainer:
             self.checkpoints.load(resume_state, self.state)
             logger.info("resumed %s after iteration %d", resume_state, self.state.current_iter)
         self.log = MetricLog(folder, options.logger.use_tb_logger)
-        self.validator = Validator(options, options.val, folder, stage.device) if options.val is not None else None
+        self.validator = None
+        if options.val is not None:
+            trains = None if stage.identity is None else stage.identity.spec.sha256
+            self.validator = Validator(options, options.val, folder, stage.device, trains)
         self.stop_signal: int | None = None
         self._sums: dict[str, Tensor] = {}
         self._num_summed: dict[str, int] = {}
@@ -238,7 +241,9 @@ class Trainer:
 
 def _network_specs(options: Options, identity: Recognizer | None) -> dict[str, Any]:
     """What a checkpoint needs beside its weights to be used alone."""
-    specs: dict[str, Any] = {"network_g": options.network_g}
+    # the weights are in the file itself: a reader must not look for those that the training started from
+    start = {key: None for key in ("vqgan_path", "model_path") if key in options.network_g}
+    specs: dict[str, Any] = {"network_g": options.network_g | start}
     if identity is not None and options.network_identity is not None:
         given = options.network_identity
         specs["network_identity"] = {"path": given.path, "map_node": given.map_node, "sha256": identity.spec.sha256}

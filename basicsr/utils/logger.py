@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,8 +62,23 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "none",
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
         "platform": platform.platform(),
+        "git_commit": git_commit(Path(__file__).resolve().parents[2]),
     }
+
+
+def git_commit(folder: Path) -> str:
+    """Commit of the checkout in `folder`, with '-dirty' where files differ from it; 'none' where it is no checkout."""
+    if not (folder / ".git").exists():  # an installed copy may lie inside somebody else's checkout
+        return "none"
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):  # no git on this machine, or it does not trust the folder
+        return "none"
+    return found.stdout.strip()
 
 
 class MetricLog:
