@@ -6,7 +6,7 @@ Shapes: B batch; H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from basicsr.utils.dist_util import all_reduce_mean, bare_net, broadcast_from_ma
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import MODEL_REGISTRY
 from basicsr.utils.seed import rng_for
+from basicsr.utils.signature import require_within
 
 RESTART_STREAM = 1021  # key of the random numbers that place restarted codes
 
@@ -63,6 +64,15 @@ class VQGANModel(BaseModel):
             raise OptionError(
                 "train.code_restart_every: only the quantizer 'nearest' has codes to restart. Leave it out."
             )
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        """See BaseModel."""
+        super().check_arguments(arguments)
+        get = arguments.get
+        require_within(0, codebook_weight=get("codebook_weight"), code_restart_until=get("code_restart_until"))
+        require_within(1, code_restart_every=get("code_restart_every"), gumbel_anneal_iter=get("gumbel_anneal_iter"))
+        require_within(1e-3, 1, gumbel_min_temperature=get("gumbel_min_temperature"))
 
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor]:
         """See BaseModel. The restored picture is the reconstruction of gt."""
