@@ -30,7 +30,7 @@ from basicsr.engine.trainer import Trainer
 from basicsr.models.stage_builder import build_stage
 from basicsr.utils.cli import run_main
 from basicsr.utils.dist_util import barrier, close_distributed, default_device, init_distributed, is_main
-from basicsr.utils.logger import hold_log, log_to_file, versions
+from basicsr.utils.logger import hold_log, log_to_file, versions, writes_below
 from basicsr.utils.seed import seed_everything
 
 logger = logging.getLogger("basicsr.train")
@@ -63,10 +63,12 @@ def train(options: Options, device: torch.device, auto_resume: bool) -> int:
         resume_state = Checkpoints(folder, {}).last()
     seed_everything(options.manual_seed)
     stage = build_stage(options, device)
-    if is_main():
-        prepare_folder(folder, options, resume_state is not None, held)
+    trainer = Trainer(options, stage, folder, resume_state)
+    if is_main():  # last of all: a start that fails leaves the earlier run where it is
+        with writes_below(folder):
+            prepare_folder(folder, options, resume_state is not None, held)
     barrier()
-    return Trainer(options, stage, folder, resume_state).run()
+    return trainer.run()
 
 
 def prepare_folder(folder: Path, options: Options, resuming: bool, held: MemoryHandler) -> None:

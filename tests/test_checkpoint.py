@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,12 +31,11 @@ def test_the_files_have_basicsrs_layout_and_carry_the_network_they_are_for(toy: 
     contents = load_file(folder / "models" / "net_g_4.pth")
     assert contents.keys() == {"params", "params_ema", "network_g"}
     assert contents["network_g"]["type"] == "VQAutoEncoder"
+    assert contents["network_g"]["model_path"] is None
     assert load_file(folder / "training_states" / "4.state")["iter"] == 4
 
 
 def test_a_cut_off_checkpoint_is_passed_over_for_the_last_good_one(toy: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(toy / "experiments" / "toy1", folder)
     checkpoints = Checkpoints(folder, {})
@@ -48,6 +49,40 @@ def test_a_cut_off_checkpoint_is_passed_over_for_the_last_good_one(toy: Path, tm
     assert last.name == "2.state"
     (folder / "training_states" / "2.state").write_bytes(b"")
     assert checkpoints.last() is None
+
+
+@pytest.mark.parametrize("damage", ["broken", "missing"])
+def test_a_checkpoint_whose_discriminator_is_lost_is_passed_over(toy: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(toy / "experiments" / "toy1", folder)
+    file = folder / "models" / "net_d_4.pth"
+    if damage == "broken":
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        file.unlink()
+    last = Checkpoints(folder, {}).last()
+    assert last is not None
+    assert last.name == "2.state"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizers": [{}]}, "'optimizers' is a list, expected a dict"),
+        ({"best": None}, "'best' is a NoneType"),
+        ({"optimizers": {"g": {}, "d": {}}}, "optimiser 'g' does not fit"),
+        ({"rng": [{}]}, "its random state does not fit"),
+    ],
+)
+def test_a_foreign_state_is_one_line(toy: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(toy / "experiments" / "toy1", folder)
+    state = folder / "training_states" / "4.state"
+    torch.save(load_file(state) | change, state)
+    options = parse(stage_options(1, toy), toy)
+    with pytest.raises(WeightsError, match=message) as caught:
+        Trainer(options, build(options), folder, state)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_the_newest_checkpoints_are_kept(toy: Path) -> None:

@@ -82,6 +82,29 @@ def test_adaptive_weight_averages_gradients_over_ranks_before_the_norm(monkeypat
     assert adaptive_gan_weight(last_layer.sum(), gan_loss, last_layer).item() == 0.0
 
 
+def test_at_the_pictures_two_ranks_with_half_the_batch_weigh_like_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, target = torch.rand(4, 3, requires_grad=True), torch.rand(4, 3)
+
+    def weight_of(part: slice) -> torch.Tensor:
+        restored = pictures[part] * 1.0  # inside the graph, as a generator's output is
+        loss = (restored - target[part]).square().mean()
+        return adaptive_gan_weight(loss, 3.0 * restored.exp().mean(), restored, disc_weight=1.0)
+
+    expected = weight_of(slice(None))
+    sent: list[torch.Tensor] = []  # by rank 0: for the reconstruction, then for the GAN
+
+    def send(value: torch.Tensor) -> torch.Tensor:
+        sent.append(value)
+        return value
+
+    monkeypatch.setattr("basicsr.losses.gan_loss.all_reduce_mean", send)
+    weight_of(slice(0, 2))
+    other_rank = iter(list(sent))
+    monkeypatch.setattr("basicsr.losses.gan_loss.world_size", lambda: 2)
+    monkeypatch.setattr("basicsr.losses.gan_loss.all_reduce_mean", lambda value: (value + next(other_rank)) / 2)
+    torch.testing.assert_close(weight_of(slice(2, 4)), expected)
+
+
 @pytest.mark.parametrize("unreached", ["recon_loss", "gan_loss"])
 def test_adaptive_weight_names_the_loss_that_does_not_reach_the_last_layer(unreached: str) -> None:
     last_layer, other = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
+import subprocess
 from pathlib import Path
 
-from basicsr.utils.logger import hold_log, log_to_file
+from basicsr.utils.logger import git_commit, hold_log, log_to_file
 
 
 def test_lines_from_before_the_file_and_after_it_stand_in_it_in_order(tmp_path: Path) -> None:
@@ -21,3 +23,11 @@ def test_lines_from_before_the_file_and_after_it_stand_in_it_in_order(tmp_path: 
     added.close()
     lines = (tmp_path / "run" / "train.log").read_text().splitlines()
     assert [line.partition(": ")[2] for line in lines] == ["weights loaded", "iteration 1"]
+
+
+def test_the_commit_is_none_outside_a_checkout_and_a_hash_inside_one(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) == "none"
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    author = ["-c", "user.name=toy", "-c", "user.email=toy@example.com"]
+    subprocess.run(["git", "-C", tmp_path, *author, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", git_commit(tmp_path))

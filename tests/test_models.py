@@ -39,10 +39,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one_batch(stage_number: int, toy: Path, **train: Any) -> Any:
     """(stage, first batch) of a toy stage."""
-    from basicsr.engine.loaders import train_loader
+    from basicsr.engine.loaders import build_dataset, train_loader
 
     options = parse(stage_options(stage_number, toy, **train), toy)
-    return build(options), next(iter(train_loader(options.datasets["train"], 0, 0)))
+    train_set = options.datasets["train"]
+    return build(options), next(iter(train_loader(build_dataset(train_set), train_set, 0, 0)))
 
 
 @pytest.mark.parametrize("stage_number", [1, 2, 3])
@@ -61,12 +62,13 @@ def test_a_few_steps_on_one_batch_lower_its_loss(toy: Path, stage_number: int) -
 
 
 def test_a_stage_hands_the_reference_photos_to_a_network_that_shares_keys_and_values(toy: Path) -> None:
-    from basicsr.engine.loaders import train_loader
+    from basicsr.engine.loaders import build_dataset, train_loader
 
     plain = stage_options(2, toy, p_null=0.0, p_self=0.0)
     plain["network_g"]["inject"] = "kv_share"
     options = parse(plain, toy)
-    stage, batch = build(options), next(iter(train_loader(options.datasets["train"], 0, 0)))
+    train_set = options.datasets["train"]
+    stage, batch = build(options), next(iter(train_loader(build_dataset(train_set), train_set, 0, 0)))
     stage.generator_losses(batch, 1)[0]["l_g_code"].backward()
     for layer in stage.trained_net().ft_layers:  # type: ignore[attr-defined]
         assert layer.kv_share.gate.grad.abs() > 0

@@ -57,3 +57,18 @@ def test_two_ranks_with_half_the_batch_equal_one_rank(tmp_path: Path, stage: int
         assert left.keys() == right.keys()
         for name in left:
             assert right[name] == pytest.approx(left[name], rel=2e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_two_ranks_with_a_discriminator_stay_finite_and_log_each_line_once(tmp_path: Path, stage: int) -> None:
+    run(stage_options(1, tmp_path, total_iter=2), tmp_path)
+    plain = stage_options(stage, tmp_path) | {"name": "gan"}  # BatchNorm sees each rank by itself: no equality
+    if stage == 1:
+        plain["train"] |= {"code_restart_every": 2, "code_restart_until": 4}
+    folder = train_on(2, plain, tmp_path)
+    for name in ("net_g_4.pth", "net_d_4.pth"):
+        weights = torch.load(folder / "models" / name, weights_only=True)["params"]
+        assert all(torch.isfinite(value).all() for value in weights.values())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iter"] for line in lines] == [1, 2, 3, 4]
+    assert any("l_g_gan" in line and "d_weight" in line for line in lines)

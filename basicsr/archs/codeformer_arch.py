@@ -22,6 +22,7 @@ from basicsr.archs.kv_share import KeyValueShare, SharedKeys
 from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY, suggest
+from basicsr.utils.signature import require_within
 from basicsr.utils.weights import load_into, load_state
 
 FuseAt = dict[str, Callable[[Tensor], Tensor]]  # by feature width: what is done to the generator's feature there
@@ -125,6 +126,7 @@ class CodeFormer(VQAutoEncoder):
                 f"latent_size: {latent_size}, but img_size {img_size} with the {len(ch_mult)} levels of ch_mult "
                 f"{list(ch_mult)} has {self.latent_width} x {self.latent_width} = {self.latent_width**2} tokens"
             )
+        require_within(1, dim_embd=dim_embd, n_head=n_head, n_layers=n_layers)
         if dim_embd % n_head:
             raise OptionError(f"n_head: {n_head} heads do not divide dim_embd {dim_embd}")
         if vqgan_path is not None:

@@ -6,6 +6,7 @@ Shapes: B batch; H, W pixels; h, w patches (512 px -> 30 x 30).
 from torch import Tensor, nn
 
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.signature import require_within
 from basicsr.utils.weights import load_into, load_state
 
 
@@ -22,6 +23,7 @@ class VQGANDiscriminator(nn.Module):
 
     def __init__(self, nc: int = 3, ndf: int = 64, n_layers: int = 4, model_path: str | None = None) -> None:
         super().__init__()
+        require_within(1, nc=nc, ndf=ndf, n_layers=n_layers)
         layers: list[nn.Module] = [nn.Conv2d(nc, ndf, 4, 2, 1), nn.LeakyReLU(0.2)]
         width = ndf
         for depth in range(1, n_layers + 1):

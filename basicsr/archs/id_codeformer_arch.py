@@ -25,6 +25,7 @@ from basicsr.archs.identity_encoder_arch import (
 from basicsr.archs.kv_share import KeyValueShare, ReferenceCache, ReferencePhotos, project_keys, shared_keys
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.signature import require_within
 
 StyleMode = Literal["adain", "film", "adain_mean"]
 STYLES = ("adain", "film", "adain_mean", "none")
@@ -117,6 +118,8 @@ class IDCodeFormer(CodeFormer):
         style: Literal["adain", "film", "adain_mean", "none"] = "adain",
         style_list: Sequence[str] | None = None,
     ) -> None:
+        require_within(1, id_embed_dim=id_embed_dim, id_map_shape=id_map_shape)
+        require_within(0, num_vec_tokens=num_vec_tokens, num_map_tokens=num_map_tokens)
         super().__init__(
             dim_embd, n_head, n_layers, codebook_size, latent_size, connect_list, None, vqgan_path,
             img_size, nf, ch_mult, res_blocks, attn_resolutions, emb_dim,

@@ -67,14 +67,19 @@ class VectorQuantizer(nn.Module):
         return codebook_rows(self.codebook, code_idx, shape)
 
     @torch.no_grad()
-    def restart_unused(self, z: Tensor, rng: np.random.Generator) -> int:
-        """Put the codes that no position of z (B, D, h, w) chooses onto positions of z drawn by rng.
+    def codes_used(self, z: Tensor) -> Tensor:
+        """Which codes the positions of z (B, D, h, w) choose: (K,) float, 1 or 0."""
+        used = torch.zeros(self.codebook_size, device=z.device)
+        used[self.code_indices(z).flatten()] = 1.0
+        return used
+
+    @torch.no_grad()
+    def restart(self, unused: Tensor, z: Tensor, rng: np.random.Generator) -> int:
+        """Put the codes of the mask `unused` (K,) onto positions of z (B, D, h, w) drawn by rng.
 
         Returns:
             How many codes moved (Dhariwal et al. 2020, Jukebox, sec. 3.1: codes that nothing chooses never learn).
         """
-        unused = torch.ones(self.codebook_size, dtype=torch.bool, device=z.device)
-        unused[self.code_indices(z).flatten()] = False
         count = int(unused.sum())
         rows = z.permute(0, 2, 3, 1).reshape(-1, self.emb_dim)  # (B, D, h, w) -> (N, D)
         chosen = torch.from_numpy(rng.choice(len(rows), count, replace=count > len(rows))).to(z.device)
@@ -105,8 +110,8 @@ class VectorQuantizer(nn.Module):
 class GumbelQuantizer(nn.Module):
     """Codes drawn by Gumbel-softmax from the logits of a 1x1 convolution (Jang et al. 2017).
 
-    `temperature` is an attribute for the trainer to anneal. As released, evaluation draws noise too; `code_indices`
-    does not.
+    `temperature` is an attribute that stage I anneals (VQGANModel). As released, evaluation draws noise too;
+    `code_indices` does not.
     """
 
     def __init__(

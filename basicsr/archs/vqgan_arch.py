@@ -15,6 +15,7 @@ from basicsr.archs.blocks import AttnBlock, Downsample, Normalize, ResBlock, Ups
 from basicsr.archs.vector_quantizer import GumbelQuantizer, VectorQuantizer
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.signature import require_within
 from basicsr.utils.weights import load_into, load_state
 
 MIN_CODES = 64  # with fewer, a face has no eyes or mouth of its own in the grid
@@ -183,6 +184,9 @@ class VQAutoEncoder(nn.Module):
         model_path: str | None = None,
     ) -> None:
         super().__init__()
+        require_within(1, img_size=img_size, nf=nf, ch_mult=ch_mult, res_blocks=res_blocks)
+        require_within(1, codebook_size=codebook_size, emb_dim=emb_dim)
+        require_within(0, beta=beta, gumbel_kl_weight=gumbel_kl_weight)
         self.img_size = img_size
         self.widths = level_widths(img_size, ch_mult, attn_resolutions)
         self.channels_at = {str(width): nf * mult for width, mult in zip(self.widths, ch_mult, strict=True)}

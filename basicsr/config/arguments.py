@@ -1,4 +1,4 @@
-"""The command line that train.py and test.py share. The flags are BasicSR's, with --dry-run and --explain."""
+"""The command line of train.py. The flags are BasicSR's, with --dry-run and --explain."""
 
 from __future__ import annotations
 

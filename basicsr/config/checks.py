@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+import torch
+
 from basicsr.config.options import Options
-from basicsr.config.schema import Registries
+from basicsr.config.schema import Registries, stage_arguments
 from basicsr.config.yaml_loader import KeyPath
 from basicsr.recognizers import find_recognizer
 from basicsr.utils.errors import OptionError
+from basicsr.utils.registry import bind_arguments
 from basicsr.utils.signature import parameters_of
 from basicsr.utils.weights import sha256_of
 
@@ -24,6 +27,12 @@ STAGE_NAMES = {
     "IDCodeFormerJointModel": "Stage III",
     "CodeFormerJointModel": "Stage III",
 }
+
+
+def check_name(options: Options, error: MakeError) -> None:
+    """The run has a folder of its own: `.` and `..` are those of other runs."""
+    if not options.name.strip(". "):
+        raise error(("name",), f"found {options.name!r}, expected a folder's name with letters or digits.")
 
 
 def check_needs(options: Options, stage: type, registries: Registries, error: MakeError) -> None:
@@ -48,6 +57,38 @@ def check_needs(options: Options, stage: type, registries: Registries, error: Ma
         wants = "network_identity" in parameters_of(registries.loss.get(spec["type"]))
         if wants and options.network_identity is None:
             raise error(("train", key), f"{spec['type']} needs 'network_identity: {{path: ...}}', which is not given.")
+
+
+def check_ranges(options: Options, stage: type, registries: Registries, error: MakeError) -> None:
+    """What constructors refuse is said here already, with its place: the networks are built without memory or files."""
+    for key in ("network_g", "network_d", "network_vqgan"):
+        spec = getattr(options, key)
+        if spec is None:
+            continue
+        no_files = {name: None for name in ("model_path", "vqgan_path") if name in spec}
+        try:
+            with torch.device("meta"):
+                registries.arch.build(spec | no_files)
+        except OptionError as refusal:
+            raise _placed(refusal, (key,), spec, error) from refusal
+    check = getattr(stage, "check_arguments", None)
+    if options.train is None or check is None:
+        return
+    given = options.train.stage
+    injected = parameters_of(stage).keys() - stage_arguments(stage).keys()
+    try:
+        check(bind_arguments(stage, given, injected))
+    except OptionError as refusal:
+        raise _placed(refusal, ("train",), given, error) from refusal
+
+
+def _placed(refusal: OptionError, section: KeyPath, given: Collection[str], error: MakeError) -> OptionError:
+    """A constructor's `name: what is wrong`, or `<section>.name.0: ...`, with the full key and file:line."""
+    place, _, message = str(refusal).partition(": ")
+    path = place.removeprefix(f"{section[0]}.").split(".")
+    if path[0] not in given:
+        return error(section, str(refusal))
+    return error((*section, *(int(part) if part.isdigit() else part for part in path)), message)
 
 
 def check_recognizers(options: Options, registries: Registries, error: MakeError) -> None:

@@ -63,6 +63,7 @@ LEGACY: tuple[Rule, ...] = (
     Rule("datasets.*.use_shuffle", why="training shuffles, validation does not"),
     Rule("network_d.model_path", ("path.pretrain_network_d",)),
     Rule("path.root", why="paths are relative to the working directory"),
+    Rule("path.results_root", why="scripts/evaluate.py names its own folder"),
     Rule("path.ignore_resume_networks", why="a resumed run takes all its networks"),
     Rule("train.manual_seed", why="upstream reads it nowhere; manual_seed stands at the top"),
     Rule("train.use_adaptive_weight", why="upstream reads it nowhere; the weight is always adaptive"),

@@ -58,7 +58,6 @@ class PathOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Folders and weights. Paths are relative to the working directory."""
 
     experiments_root: Annotated[str, Meta(description="checkpoints, logs, resolved options")] = "experiments"
-    results_root: Annotated[str, Meta(description="reports of test.py")] = "results"
     pretrain_network_g: Annotated[str | None, Meta(description="weights that network_g starts from")] = None
     strict_load_g: Annotated[bool, Meta(description="every key of network_g must be in the file, and no other")] = True
     param_key_g: Annotated[str, Meta(description="entry of the file: params_ema or params")] = "params_ema"
@@ -178,7 +177,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     network_vqgan: Annotated[Spec | None, Meta(description="frozen autoencoder that gives the GT codes")] = None
     network_identity: Annotated[IdentitySpec | None, Meta(description="frozen recogniser")] = None
     path: Annotated[PathOptions, Meta(description="folders and weights")] = PathOptions()
-    train: Annotated[TrainOptions | None, Meta(description="training; a file for test.py has none")] = None
+    train: Annotated[
+        TrainOptions | None, Meta(description="training; ~: a file that only describes networks and data")
+    ] = None
     val: Annotated[ValOptions | None, Meta(description="validation while training; ~: none")] = None
     logger: Annotated[LoggerOptions, Meta(description="logs and checkpoints")] = LoggerOptions()
 

@@ -3,7 +3,8 @@
 The trunk is checked against the structs of options.py, each leaf against the signature of the class that its `type`
 names. What a stage (a class in MODEL_REGISTRY) offers to the YAML are the keyword-only arguments of its `__init__`
 (under `train`) and of its `restore` (under `val`). As class attributes it may name its needs, each a frozenset[str]:
-REQUIRED_NETWORKS and REQUIRED_WEIGHTS (`network_*` keys), ALLOWED_LOSSES (`*_opt` keys).
+REQUIRED_NETWORKS and REQUIRED_WEIGHTS (`network_*` keys), ALLOWED_LOSSES (`*_opt` keys); as a class method
+`check_arguments`, which refuses ranges and combinations of its arguments.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from basicsr.config.checks import check_needs, check_recognizers, missing_files
+from basicsr.config.checks import check_name, check_needs, check_ranges, check_recognizers, missing_files
 from basicsr.config.legacy import apply_legacy
 from basicsr.config.options import (
     DatasetSpec,
@@ -79,7 +80,9 @@ def parse_options(
         logger.warning("%s", line)
     options = _Binder(tree, registries).options()
     stage = registries.model.get(options.model_type)
+    check_name(options, tree.error)
     check_needs(options, stage, registries, tree.error)
+    check_ranges(options, stage, registries, tree.error)
     check_recognizers(options, registries, tree.error)
     if check_files:
         for key, message in missing_files(options):

@@ -28,6 +28,9 @@ from basicsr.utils.weights import load_file, load_into, load_state, save_atomic
 
 logger = logging.getLogger(__name__)
 
+STATE_KEYS = {"iter": int, "optimizers": dict, "rng": list, "best": dict}
+FOREIGN = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)  # what reading a foreign state raises
+
 
 @dataclass
 class TrainState:
@@ -83,8 +86,9 @@ class Checkpoints:
         """The newest checkpoint of which every file can be read; None without one. Broken ones are named in the log."""
         for path in self._numbered():
             try:
-                load_file(path)
-                load_file(self.models / f"net_g_{path.stem}.pth")
+                contents = load_training_state(path)
+                for name in ("g", "d") if "d" in contents["optimizers"] else ("g",):
+                    load_file(self.models / f"net_{name}_{path.stem}.pth")
                 return path
             except WeightsError as error:
                 logger.warning("skipped a broken checkpoint: %s", error)
@@ -104,7 +108,7 @@ class Checkpoints:
 
     def load(self, path: Path, state: TrainState) -> None:
         """Put everything back as it was after that of `path`, a `.state` file of this or a like experiment."""
-        contents = load_file(path)
+        contents = load_training_state(path)
         models, label = path.parent.parent / "models", path.stem
         file_g, file_d = models / f"net_g_{label}.pth", models / f"net_d_{label}.pth"
         # the trained weights go on with 'params': the moments of the optimiser belong to them, not to the average
@@ -117,7 +121,10 @@ class Checkpoints:
         state.current_iter = int(contents["iter"])
         state.best = dict(contents["best"])
         if len(contents["rng"]) == world_size():
-            set_rng_state(contents["rng"][rank()])
+            try:
+                set_rng_state(contents["rng"][rank()])
+            except FOREIGN as error:
+                raise WeightsError(_foreign(path, f"its random state does not fit: {error}")) from error
         else:
             logger.warning(
                 "%s was written by %d ranks, now there are %d: the run goes on, but not bit for bit",
@@ -127,7 +134,7 @@ class Checkpoints:
             )
 
     def _load_optimizers(self, path: Path, contents: Mapping[str, Any], state: TrainState) -> None:
-        saved = contents.get("optimizers", {})
+        saved = contents["optimizers"]
         if saved.keys() != state.optimizers.keys():
             raise WeightsError(
                 f"{path}: holds optimisers {sorted(saved)}, the options ask for {sorted(state.optimizers)}. "
@@ -136,10 +143,25 @@ class Checkpoints:
         for name, optimizer in state.optimizers.items():
             try:
                 optimizer.load_state_dict(saved[name])
-            except ValueError as error:
+            except FOREIGN as error:
                 raise WeightsError(
                     f"{path}: optimiser '{name}' does not fit ({error}). Resume with the options of that run."
                 ) from error
+
+
+def load_training_state(path: Path) -> dict[str, Any]:
+    """The contents of a `.state` file that `Checkpoints.save` wrote; WeightsError for one of another program."""
+    contents = load_file(path)
+    for key, kind in STATE_KEYS.items():
+        if not isinstance(contents.get(key), kind):
+            found = f"is a {type(contents[key]).__name__}" if key in contents else "is missing"
+            raise WeightsError(_foreign(path, f"'{key}' {found}, expected a {kind.__name__}"))
+    return contents
+
+
+def _foreign(path: Path, reason: str) -> str:
+    """One line for a state that this program did not write."""
+    return f"{path}: is no training state of this program ({reason}). Start from its weights: path.pretrain_network_g."
 
 
 def _on_cpu(net: nn.Module) -> dict[str, torch.Tensor]:

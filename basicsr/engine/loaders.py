@@ -18,15 +18,23 @@ from basicsr.utils.registry import DATASET_REGISTRY
 Batch = dict[str, Any]
 
 
-def train_loader(options: DatasetSpec, seed: int, start_iter: int) -> DataLoader[Batch]:
+def build_dataset(options: DatasetSpec) -> Any:
+    """The data set of an entry of `datasets`; an option that it refuses is named with its place."""
+    try:
+        dataset = DATASET_REGISTRY.build(options.spec)
+    except OptionError as error:
+        raise OptionError(f"datasets.{options.key}.{error}") from error
+    if len(dataset) == 0:
+        raise OptionError(f"datasets.{options.key}: the dataset has no sample. Check its index and split.")
+    return dataset
+
+
+def train_loader(dataset: Any, options: DatasetSpec, seed: int, start_iter: int) -> DataLoader[Batch]:
     """Batches of this rank for ever, beginning where iteration `start_iter` ended.
 
     The order of samples is f(seed) over all ranks: two ranks with half the batch see together what one rank sees.
     """
-    dataset = DATASET_REGISTRY.build(options.spec)
     batch_size = options.loader.batch_size_per_gpu
-    if len(dataset) == 0:
-        raise OptionError("datasets.train: the dataset has no sample. Check its index and split.")
     start = start_iter * batch_size * world_size()
     sampler = EndlessSampler(len(dataset), rank(), world_size(), seed, start)
     return _loader(dataset, options, sampler=sampler, batch_size=batch_size, drop_last=True)
@@ -34,7 +42,7 @@ def train_loader(options: DatasetSpec, seed: int, start_iter: int) -> DataLoader
 
 def val_loader(options: DatasetSpec, num_images: int | None = None) -> DataLoader[Batch]:
     """This rank's share of the first `num_images` (None: all) of a validation set, in order."""
-    dataset = DATASET_REGISTRY.build(options.spec)
+    dataset = build_dataset(options)
     end = len(dataset) if num_images is None else min(num_images, len(dataset))
     share = Subset(dataset, range(rank(), end, world_size()))
     return _loader(share, options, shuffle=False, batch_size=options.loader.batch_size_per_gpu)

@@ -10,6 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from basicsr.config.options import Options
 from basicsr.engine.checkpoint import Checkpoints, TrainState
 from basicsr.engine.ema import ModelEma
-from basicsr.engine.loaders import batches, train_loader
+from basicsr.engine.loaders import batches, build_dataset, train_loader
 from basicsr.engine.optim import build_optimizer, learning_rate_at, set_learning_rate
 from basicsr.engine.validator import Validator, picture_grid
 from basicsr.models.base_model import BaseModel, Batch, Losses
@@ -43,7 +44,7 @@ class NonFiniteLossError(UserError):
 
 
 class Trainer:
-    """Trains a stage.
+    """Trains a stage. Nothing is written before `run`: a start that fails must leave an earlier run as it is.
 
     Args:
         options: of the run.
@@ -55,6 +56,7 @@ class Trainer:
     def __init__(self, options: Options, stage: BaseModel, folder: Path, resume_state: Path | None = None) -> None:
         self.options, self.stage, self.folder = options, stage, folder
         self.train_options, self.train_set = options.training()
+        self.train_data = build_dataset(self.train_set)
         self.optimizers = {"g": build_optimizer(stage.net_g, self.train_options.optim_g)}
         self.base_lrs = {"g": self.train_options.optim_g.lr}
         if stage.net_d is not None and self.train_options.optim_d is not None:
@@ -67,8 +69,11 @@ class Trainer:
         if resume_state is not None:
             self.checkpoints.load(resume_state, self.state)
             logger.info("resumed %s after iteration %d", resume_state, self.state.current_iter)
-        self.log = MetricLog(folder, options.logger.use_tb_logger, self.state.current_iter)
-        self.validator = Validator(options, options.val, folder, stage.device) if options.val is not None else None
+        self.log = MetricLog(folder, options.logger.use_tb_logger)
+        self.validator = None
+        if options.val is not None:
+            trains = None if stage.identity is None else stage.identity.spec.sha256
+            self.validator = Validator(options, options.val, folder, stage.device, trains)
         self.stop_signal: int | None = None
         self._sums: dict[str, Tensor] = {}
         self._num_summed: dict[str, int] = {}
@@ -77,6 +82,7 @@ class Trainer:
         """Train to the last iteration. Returns 0, or EXIT_STOPPED after a signal (a checkpoint is written then)."""
         previous = {number: signal.signal(number, self._note_signal) for number in STOP_SIGNALS}
         try:
+            self.log.open(self.state.current_iter)
             return self._run()
         finally:
             for number, handler in previous.items():
@@ -151,18 +157,32 @@ class Trainer:
         if remaining <= 0:
             logger.warning("nothing to do: iteration %d of %d is done already", self.state.current_iter, total)
             return
-        loader = train_loader(self.train_set, self.options.manual_seed, self.state.current_iter)
+        loader = train_loader(self.train_data, self.train_set, self.options.manual_seed, self.state.current_iter)
         images = self.train_set.loader.batch_size_per_gpu * world_size()
         bar = tqdm(total=total, initial=self.state.current_iter, desc=self.options.name, disable=not is_main())
         start = time.perf_counter()
         with bar:
-            for count, batch in enumerate(batches(loader, self.stage.device)):
-                if count == remaining:
-                    return
+            for count, batch in enumerate(islice(self._read(batches(loader, self.stage.device)), remaining), start=1):
                 yield batch
                 seconds = time.perf_counter() - start
-                bar.set_postfix_str(f"{images * (count + 1) / seconds:.1f} images/s", refresh=False)
+                bar.set_postfix_str(f"{images * count / seconds:.1f} images/s", refresh=False)
                 bar.update()
+
+    def _read(self, source: Iterator[Batch]) -> Iterator[Batch]:
+        """`source`; where a batch cannot be read on any rank, what all of them have finished is saved first."""
+        while True:
+            batch, failure = None, None
+            try:
+                batch = next(source)
+            except Exception as error:  # raised again below, after the other ranks have heard of it
+                failure = error
+            if self._on_any_rank(failure is not None):
+                if self.state.current_iter > 0:
+                    self.checkpoints.save(self.state)
+                    logger.warning("the data failed after iteration %d, checkpoint written", self.state.current_iter)
+                raise failure or UserError("the data failed on another rank, whose message says how.")
+            assert batch is not None
+            yield batch
 
     def _add_to_log(self, values: dict[str, Tensor]) -> None:
         """Sum on the device; read only where a line is printed."""
@@ -210,14 +230,20 @@ class Trainer:
 
     def _stopping(self) -> bool:
         """Whether any rank got a signal: all ranks stop after the same iteration."""
+        return self._on_any_rank(self.stop_signal is not None)
+
+    def _on_any_rank(self, fact: bool) -> bool:
+        """Whether `fact` holds on one of the ranks; all of them call it and get the same answer."""
         if world_size() == 1:
-            return self.stop_signal is not None
-        return all_reduce_mean(torch.tensor(float(self.stop_signal is not None), device=self.stage.device)).item() > 0
+            return fact
+        return all_reduce_mean(torch.tensor(float(fact), device=self.stage.device)).item() > 0
 
 
 def _network_specs(options: Options, identity: Recognizer | None) -> dict[str, Any]:
     """What a checkpoint needs beside its weights to be used alone."""
-    specs: dict[str, Any] = {"network_g": options.network_g}
+    # the weights are in the file itself: a reader must not look for those that the training started from
+    start = {key: None for key in ("vqgan_path", "model_path") if key in options.network_g}
+    specs: dict[str, Any] = {"network_g": options.network_g | start}
     if identity is not None and options.network_identity is not None:
         given = options.network_identity
         specs["network_identity"] = {"path": given.path, "map_node": given.map_node, "sha256": identity.spec.sha256}

@@ -17,7 +17,7 @@ from basicsr.config.options import Options, ValOptions
 from basicsr.engine.loaders import batches, val_loader
 from basicsr.metrics.base_metric import Metric, MetricUnavailable
 from basicsr.models.base_model import BaseModel, Batch
-from basicsr.utils.dist_util import all_gather_objects, is_main
+from basicsr.utils.dist_util import all_gather_objects, is_main, rank, world_size
 from basicsr.utils.img_util import imwrite, tensor2img, to_uint8
 from basicsr.utils.logger import MetricLog
 from basicsr.utils.registry import METRIC_REGISTRY
@@ -45,10 +45,18 @@ class Validator:
 
     Args:
         options: of the run; `options.val` must be there.
-        folder: of the experiment; pictures go to `visualization/<set>/`.
+        folder: of the experiment; pictures go to `visualization/<set>/<place in the set>_<stem>_<iter>.png`.
+        trained_sha256: of the recogniser that trains the stage; None where there is none.
     """
 
-    def __init__(self, options: Options, val_options: ValOptions, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        options: Options,
+        val_options: ValOptions,
+        folder: Path,
+        device: torch.device,
+        trained_sha256: str | None = None,
+    ) -> None:
         self.options = val_options
         self.folder = folder / "visualization"
         self.device = device
@@ -61,10 +69,12 @@ class Validator:
                 logger.warning("val.metrics.%s: not available: %s", name, error)
         for metric in self.metrics.values():
             metric.to(device)
+        self.trained_sha256 = trained_sha256
 
     def run(self, stage: BaseModel, net: nn.Module, current_iter: int, log: MetricLog) -> dict[str, float]:
         """Figures of all sets, `<set>/<metric>`, the same on every rank."""
         figures: dict[str, float] = {}
+        self._say_what_is_measured()
         for name, loader in self.loaders.items():
             for metric in self.metrics.values():
                 metric.reset()
@@ -74,9 +84,21 @@ class Validator:
                 figures[f"{name}/{label}"] = sum(values) / max(len(values), 1)
         return figures
 
+    def _say_what_is_measured(self) -> None:
+        """The conditions of each figure, before the figures: a bare `val/ids` tells neither judge nor protocol."""
+        for name, metric in self.metrics.items():
+            logger.info("val.metrics.%s is %s", name, metric.label)
+            if self.trained_sha256 is not None and getattr(metric, "sha256", None) == self.trained_sha256:
+                logger.warning(
+                    "val.metrics.%s: its recogniser also trains (allow_same_recognizer), so the figure measures the "
+                    "training and is no evidence of identity",
+                    name,
+                )
+
     def _restore_all(
         self, stage: BaseModel, net: nn.Module, name: str, loader: DataLoader[Any], current_iter: int, log: MetricLog
     ) -> None:
+        place = rank()  # in the set: this rank has every world_size-th picture
         for number, batch in enumerate(batches(loader, self.device)):
             restored = stage.restore(batch, net, **self.options.restore)
             for metric in self.metrics.values():
@@ -85,8 +107,10 @@ class Validator:
                 log.picture(current_iter, f"{name}/lq_ref_restored_gt", picture_grid(batch, restored, num_rows=4))
             if self.options.save_img:
                 for sample, gt_path in enumerate(batch["gt_path"]):
-                    row = picture_row(batch, restored, sample)
-                    imwrite(self.folder / name / f"{Path(gt_path).stem}_{current_iter}.png", tensor2img(row))
+                    # the place keeps apart two people whose photos have equal names
+                    file = f"{place:05d}_{Path(gt_path).stem}_{current_iter}.png"
+                    imwrite(self.folder / name / file, tensor2img(picture_row(batch, restored, sample)))
+                    place += world_size()
 
     def better(self, figure: str, value: float, best: float | None) -> bool:
         """Whether `value` of the figure `<set>/<metric>` beats `best`."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.utils.dist_util import all_reduce_mean
+from basicsr.utils.dist_util import all_reduce_mean, world_size
 from basicsr.utils.registry import LOSS_REGISTRY
 
 ADAPTIVE_WEIGHT_EPS = 1e-4
@@ -73,12 +73,13 @@ class GANLoss(nn.Module):
 def adaptive_gan_weight(recon_loss: Tensor, gan_loss: Tensor, last_layer: Tensor, disc_weight: float = 0.8) -> Tensor:
     """Scale that gives the GAN term the gradient size of the reconstruction (Esser et al. 2021, eq. 7).
 
-    disc_weight * clamp(||d recon / d W|| / (||d gan / d W|| + 1e-4), 0, 1), Frobenius norms of gradients that are
-    averaged over the ranks first: a mean of per-rank ratios would be another number.
+    disc_weight * clamp(||d recon / d W|| / (||d gan / d W|| + 1e-4), 0, 1), Frobenius norms of the gradients that one
+    rank with the whole batch would have: a mean of per-rank ratios would be another number.
 
     Args:
-        recon_loss, gan_loss: scalars that still hold their graph.
-        last_layer: W, weight of the generator's last layer, any shape.
+        recon_loss, gan_loss: scalars that still hold their graph, means over this rank's batch.
+        last_layer: W, weight of the generator's last layer, any shape; or a tensor of the graph, this rank's own part
+            of the batch, such as the restored pictures.
     Returns:
         Detached scalar in [0, disc_weight]. Differs from the paper: the clamp at 1 (paper: none).
     Raises:
@@ -91,7 +92,8 @@ def adaptive_gan_weight(recon_loss: Tensor, gan_loss: Tensor, last_layer: Tensor
 
 
 def _gradient_norm(loss: Tensor, last_layer: Tensor, name: str) -> Tensor:
-    """Scalar ||mean over ranks of d loss / d last_layer||."""
+    """Scalar norm over the global batch: of a weight ||mean over ranks of d loss / d W||, of a rank's own pictures
+    sqrt(sum over ranks of ||d loss / d pictures / world_size||^2)."""
     gradient = None
     if loss.requires_grad and last_layer.requires_grad:
         # retain_graph: the training step still goes backward through both losses
@@ -101,4 +103,8 @@ def _gradient_norm(loss: Tensor, last_layer: Tensor, name: str) -> Tensor:
             f"adaptive_gan_weight: {name} has no gradient at last_layer {tuple(last_layer.shape)} "
             f"(frozen, or the image path is off as with w=0): use a constant weight for this step"
         )
-    return all_reduce_mean(gradient.detach().float()).norm()  # float32: squares of half-precision gradients underflow
+    gradient = gradient.detach().float()  # squares of half-precision gradients underflow
+    if last_layer.is_leaf:  # a weight, the same one on every rank
+        return all_reduce_mean(gradient).norm()
+    # each rank has other pictures: their gradients stand beside each other, and the loss is the mean over the ranks
+    return (all_reduce_mean(gradient.square().sum()) / world_size()).sqrt()

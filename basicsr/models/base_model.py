@@ -18,6 +18,7 @@ from basicsr.losses.gan_loss import adaptive_gan_weight
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import bare_net, wrap_ddp
 from basicsr.utils.errors import OptionError
+from basicsr.utils.signature import require_within
 
 Batch = dict[str, Any]
 Losses = dict[str, Tensor]
@@ -82,6 +83,17 @@ class BaseModel:
         self.net_d_start_iter = net_d_start_iter
         self.disc_weight = disc_weight
         self.figures: dict[str, Tensor] = {}  # detached scalars beside the losses, for the log
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        """Refuse a range or combination that the types allow; the option file's check calls it, nothing is built yet.
+
+        Args:
+            arguments: of the stage, converted to their types; one that has its default may be missing.
+        Raises:
+            OptionError: `name: found ..., expected ...`.
+        """
+        require_within(0, net_d_start_iter=arguments.get("net_d_start_iter"), disc_weight=arguments.get("disc_weight"))
 
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor | None]:
         """Weighted losses that train net_g, and the pictures that the discriminator may judge (None: none here)."""

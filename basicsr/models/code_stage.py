@@ -18,7 +18,14 @@ from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.models.base_model import BaseModel, Batch, Losses, Networks
-from basicsr.models.identity_source import IdentityMode, draw_modes, fixed_modes, identity_features
+from basicsr.models.identity_source import (
+    IdentityMode,
+    check_shares,
+    draw_modes,
+    fixed_modes,
+    identity_features,
+    require_the_recognizers_shapes,
+)
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import all_reduce_mean, bare_net
 from basicsr.utils.errors import OptionError
@@ -56,7 +63,13 @@ class CodeStage(BaseModel):
         self.p_null, self.p_self = p_null, p_self
         self.takes_identity = isinstance(networks.g, IDCodeFormer)
         if self.takes_identity:
-            _require_the_recognizers_shapes(cast(IDCodeFormer, networks.g), networks.identity)
+            require_the_recognizers_shapes(cast(IDCodeFormer, networks.g), networks.identity)
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        """See BaseModel."""
+        super().check_arguments(arguments)
+        check_shares(arguments["p_null"], arguments["p_self"])
 
     def gt_codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Codes of gt under the frozen VQGAN: indices (B, L) and features (B, D, h, w)."""
@@ -154,17 +167,3 @@ def pictures_of(out: CodeFormerOutput) -> Tensor:
     if out.restored is None:
         raise ValueError("this forward was code_only: it has no pictures")
     return out.restored
-
-
-def _require_the_recognizers_shapes(net_g: IDCodeFormer, recognizer: Recognizer | None) -> None:
-    """The token projector must fit the recogniser's features."""
-    if recognizer is None:
-        raise OptionError("network_identity: IDCodeFormer needs a recogniser. Name its weights: network_identity.path.")
-    spec = recognizer.spec
-    wanted = {"id_embed_dim": spec.embed_dim, "id_map_shape": list(spec.map_shape)}
-    found = {"id_embed_dim": net_g.id_embed_dim, "id_map_shape": list(net_g.id_map_shape)}
-    for key, value in wanted.items():
-        if found[key] != value:
-            raise OptionError(
-                f"network_g.{key}: found {found[key]}, but the recogniser gives {value}. Set it to {value}."
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import msgspec
 import torch
@@ -62,6 +62,12 @@ def check_schedule(schedule: Sequence[Phase]) -> None:
                 f"train.schedule.{number}: 'every' (found {phase.every}) and 'otherwise' go together: "
                 "every: 15 needs otherwise: {...}, every: 1 takes none."
             )
+        for step in (phase, phase.otherwise):
+            low, high = (0, 0) if step is None else step.w if isinstance(step.w, tuple) else (step.w, step.w)
+            if not 0 <= low <= high:
+                raise OptionError(
+                    f"train.schedule.{number}: found w {[low, high]}, expected a number from 0, or [low, high] of such."
+                )
 
 
 @MODEL_REGISTRY.register(aliases=["CodeFormerJointModel"])
@@ -99,6 +105,12 @@ class IDCodeFormerJointModel(CodeStage):
         super().__init__(networks, losses, device, code_grad, p_null, p_self, net_d_start_iter, disc_weight)
         self.schedule = schedule
         self.schedule_seed = schedule_seed
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        """See BaseModel."""
+        super().check_arguments(arguments)
+        check_schedule(arguments["schedule"])
 
     def step_at(self, current_iter: int) -> tuple[Step, float]:
         """What iteration `current_iter` (1-based) does, and its w: from a range, a function of t alone."""

@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.kv_share import ReferenceCache, ReferencePhotos
 from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.recognizers import Recognizer
+from basicsr.utils.errors import OptionError
+from basicsr.utils.signature import require_within
 
 IdentityMode = Literal["ref", "self", "none"]
 MODE_NONE, MODE_SELF, MODE_REF = 0, 1, 2
@@ -27,6 +30,13 @@ MIN_QUALITY = 1e-3  # a key's logit gets log(quality): it must stay finite
 def fixed_modes(mode: IdentityMode, batch_size: int, device: torch.device) -> Tensor:
     """The same mode for every sample, (B,) int64."""
     return torch.full((batch_size,), MODE_CODES[mode], device=device)
+
+
+def check_shares(p_null: float, p_self: float) -> None:
+    """Refuse probabilities that `draw_modes` cannot draw with."""
+    require_within(0, 1, p_null=p_null, p_self=p_self)
+    if p_null + p_self > 1:
+        raise OptionError(f"p_null: found {p_null} beside p_self {p_self}, expected that the two are at most 1 in all.")
 
 
 def draw_modes(identity_draw: Tensor, p_null: float, p_self: float) -> Tensor:
@@ -137,3 +147,17 @@ def stack_identities(samples: Sequence[IdentityFeatures]) -> IdentityFeatures:
         stacked([cache.mask for cache in known]),
     )
     return IdentityFeatures(embed, feature_map, mask, quality, cache)
+
+
+def require_the_recognizers_shapes(net_g: IDCodeFormer, recognizer: Recognizer | None) -> None:
+    """The token projector must fit the recogniser's features."""
+    if recognizer is None:
+        raise OptionError("network_identity: IDCodeFormer needs a recogniser. Name its weights: network_identity.path.")
+    spec = recognizer.spec
+    wanted = {"id_embed_dim": spec.embed_dim, "id_map_shape": list(spec.map_shape)}
+    found = {"id_embed_dim": net_g.id_embed_dim, "id_map_shape": list(net_g.id_map_shape)}
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise OptionError(
+                f"network_g.{key}: found {found[key]}, but the recogniser gives {value}. Set it to {value}."
+            )

@@ -6,18 +6,19 @@ Shapes: B batch; H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from basicsr.archs.vector_quantizer import VectorQuantizer
+from basicsr.archs.vector_quantizer import GumbelQuantizer, VectorQuantizer
 from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.models.base_model import BaseModel, Batch, Losses, Networks
-from basicsr.utils.dist_util import bare_net, broadcast_from_main
+from basicsr.utils.dist_util import all_reduce_mean, bare_net, broadcast_from_main
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import MODEL_REGISTRY
 from basicsr.utils.seed import rng_for
+from basicsr.utils.signature import require_within
 
 RESTART_STREAM = 1021  # key of the random numbers that place restarted codes
 
@@ -31,6 +32,8 @@ class VQGANModel(BaseModel):
         code_restart_every: iterations between two restarts of the codes that a batch does not use; None: never, as
             released. Short runs on small data need it, else most of the codebook stays unused.
         code_restart_until: last iteration with a restart.
+        gumbel_anneal_iter, gumbel_min_temperature: the quantizer 'gumbel' has the temperature
+            max(gumbel_min_temperature, 1 - t / gumbel_anneal_iter) in iteration t, as released.
     """
 
     REQUIRED_NETWORKS: ClassVar[frozenset[str]] = frozenset({"network_g"})
@@ -45,6 +48,8 @@ class VQGANModel(BaseModel):
         codebook_weight: float = 1.0,
         code_restart_every: int | None = None,
         code_restart_until: int = 0,
+        gumbel_anneal_iter: int = 160_000,
+        gumbel_min_temperature: float = 1 / 16,
         net_d_start_iter: int = 30_000,
         disc_weight: float = 0.8,
     ) -> None:
@@ -52,19 +57,33 @@ class VQGANModel(BaseModel):
         self.codebook_weight = codebook_weight
         self.code_restart_every = code_restart_every
         self.code_restart_until = code_restart_until
+        self.gumbel_anneal_iter = gumbel_anneal_iter
+        self.gumbel_min_temperature = gumbel_min_temperature
         quantizer = cast(VQAutoEncoder, networks.g).quantize
         if code_restart_every is not None and not isinstance(quantizer, VectorQuantizer):
             raise OptionError(
                 "train.code_restart_every: only the quantizer 'nearest' has codes to restart. Leave it out."
             )
 
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        """See BaseModel."""
+        super().check_arguments(arguments)
+        get = arguments.get
+        require_within(0, codebook_weight=get("codebook_weight"), code_restart_until=get("code_restart_until"))
+        require_within(1, code_restart_every=get("code_restart_every"), gumbel_anneal_iter=get("gumbel_anneal_iter"))
+        require_within(1e-3, 1, gumbel_min_temperature=get("gumbel_min_temperature"))
+
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor]:
         """See BaseModel. The restored picture is the reconstruction of gt."""
         gt = batch["gt"]
         self._restart_codes(gt, current_iter)
+        net = cast(VQAutoEncoder, bare_net(self.net_g))
+        if isinstance(net.quantize, GumbelQuantizer):
+            falling = 1 - current_iter / self.gumbel_anneal_iter
+            net.quantize.temperature = max(self.gumbel_min_temperature, falling)
         out = self.net_g(gt)
         losses = self.weigh(pixel=(out.restored, gt), perceptual=(out.restored, gt))
-        net = cast(VQAutoEncoder, bare_net(self.net_g))
         losses |= self.gan_loss(out.restored, losses, net.last_layer, current_iter)
         losses["l_g_codebook"] = self.codebook_weight * out.codebook_loss
         if "perplexity" in out.quant_stats:
@@ -72,14 +91,16 @@ class VQGANModel(BaseModel):
         return losses, out.restored
 
     def _restart_codes(self, gt: Tensor, current_iter: int) -> None:
-        """Give unused codes a new place where this iteration is due, the same on all ranks (that of rank 0)."""
+        """Give codes that no rank's batch uses a new place where this iteration is due: one of rank 0's features."""
         every = self.code_restart_every
         if every is None or current_iter > self.code_restart_until or (current_iter - 1) % every != 0:
             return
         net = cast(VQAutoEncoder, bare_net(self.net_g))
         with torch.no_grad():
             quantizer = cast(VectorQuantizer, net.quantize)
-            moved = quantizer.restart_unused(net.encoder(gt), rng_for(RESTART_STREAM, current_iter))
+            latent = net.encoder(gt)
+            unused = all_reduce_mean(quantizer.codes_used(latent)) == 0
+            moved = quantizer.restart(unused, latent, rng_for(RESTART_STREAM, current_iter))
             broadcast_from_main(quantizer.embedding.weight)
         self.figures["codes_restarted"] = torch.tensor(float(moved), device=gt.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -17,6 +18,8 @@ def init_distributed(device: torch.device) -> None:
         return
     if int(os.environ["WORLD_SIZE"]) > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if not is_main():  # what concerns the whole run is said once, by rank 0
+        logging.getLogger("basicsr").setLevel(logging.WARNING)
 
 
 def close_distributed() -> None:

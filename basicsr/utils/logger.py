@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
 from basicsr.utils.dist_util import is_main
+from basicsr.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -38,56 +44,92 @@ def log_to_file(path: Path, held: MemoryHandler) -> None:
     package.addHandler(handler)
 
 
+@contextmanager
+def writes_below(folder: Path) -> Iterator[None]:
+    """Turn a disk that is full, read-only or otherwise unfit into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}). Make room there or change its "
+            "permissions, or name another folder in path.experiments_root. Checkpoints written before are untouched."
+        ) from error
+
+
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "none",
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
         "platform": platform.platform(),
+        "git_commit": git_commit(Path(__file__).resolve().parents[2]),
     }
+
+
+def git_commit(folder: Path) -> str:
+    """Commit of the checkout in `folder`, with '-dirty' where files differ from it; 'none' where it is no checkout."""
+    if not (folder / ".git").exists():  # an installed copy may lie inside somebody else's checkout
+        return "none"
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):  # no git on this machine, or it does not trust the folder
+        return "none"
+    return found.stdout.strip()
 
 
 class MetricLog:
     """Scalars and pictures of a run: the same keys in metrics.jsonl and in TensorBoard.
 
     Args:
-        folder: of the experiment.
+        folder: of the experiment; nothing is written before `open`.
         use_tensorboard: also write event files to `<folder>/tb_logger`.
-        resume_iter: lines of later iterations (of a run that was killed) are dropped from metrics.jsonl.
     """
 
-    def __init__(self, folder: Path, use_tensorboard: bool, resume_iter: int = 0) -> None:
+    def __init__(self, folder: Path, use_tensorboard: bool) -> None:
+        self.folder = folder
         self.path = folder / "metrics.jsonl"
-        self._board = None
+        self.use_tensorboard = use_tensorboard
+        self._board: Any = None
+
+    def open(self, resume_iter: int = 0) -> None:
+        """Take the place in the folder. Lines after `resume_iter` (of a run that was killed) leave metrics.jsonl."""
         if not is_main():
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        _drop_lines_after(self.path, resume_iter)
-        if use_tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # imports slowly
+        with writes_below(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _drop_lines_after(self.path, resume_iter)
+            if self.use_tensorboard:
+                from torch.utils.tensorboard import SummaryWriter  # imports slowly
 
-            self._board = SummaryWriter(str(folder / "tb_logger"), purge_step=resume_iter + 1 if resume_iter else None)
+                events = str(self.folder / "tb_logger")
+                self._board = SummaryWriter(events, purge_step=resume_iter + 1 if resume_iter else None)
 
     def scalars(self, current_iter: int, values: Mapping[str, float]) -> None:
         """Add a line to metrics.jsonl and a point to each curve; losses (l_*) stand under losses/."""
         if not is_main():
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"iter": current_iter, **values}) + "\n")
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"losses/{name}" if name.startswith("l_") else name, value, current_iter)
+        with writes_below(self.folder):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"iter": current_iter, **values}) + "\n")
+            if self._board is not None:
+                for name, value in values.items():
+                    self._board.add_scalar(f"losses/{name}" if name.startswith("l_") else name, value, current_iter)
 
     def picture(self, current_iter: int, name: str, image: Tensor) -> None:
         """A picture, uint8 RGB (3, H, W)."""
         if self._board is not None:
-            self._board.add_image(name, image, current_iter)
+            with writes_below(self.folder):
+                self._board.add_image(name, image, current_iter)
 
     def close(self) -> None:
         """Flush what is still in memory."""
         if self._board is not None:
-            self._board.close()
+            with writes_below(self.folder):
+                self._board.close()
 
 
 def _drop_lines_after(path: Path, last_iter: int) -> None:

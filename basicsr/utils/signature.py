@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -49,6 +50,19 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     if inspect.isclass(target):
         parameters = parameters[1:]
     return {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in parameters}
+
+
+def require_within(least: float, most: float = math.inf, **arguments: Any) -> None:
+    """Refuse an argument, or an entry of one that is a list, outside of [least, most]; None passes.
+
+    Raises:
+        OptionError: `name: found 0, expected at least 1.`
+    """
+    expected = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
+    for name, value in arguments.items():
+        entries = value if isinstance(value, list | tuple) else [value]
+        if not all(entry is None or least <= entry <= most for entry in entries):
+            raise OptionError(f"{name}: found {value}, expected {expected}.")
 
 
 def allows_none(annotation: Any) -> bool:
