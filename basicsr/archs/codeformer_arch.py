@@ -240,6 +240,7 @@ class CodeFormer(VQAutoEncoder):
         Noise and expectation are for training alone: in eval mode the value is always the row of the best code.
         """
         codebook = self.quantize.codebook.detach() if detach_16 else self.quantize.codebook  # (K, D)
+        logits = logits.float()  # half-precision noise has zeros and ties, half-precision exponentials lose small codes
         if code_grad == "gumbel" and self.training:
             logits = logits - torch.empty_like(logits).exponential_().log()
         shape = (logits.shape[0], self.latent_width, self.latent_width, self.emb_dim)
@@ -247,7 +248,7 @@ class CodeFormer(VQAutoEncoder):
         soft_value = code_grad == "soft" and self.training
         if not soft_value and (code_grad == "none" or not torch.is_grad_enabled()):
             return hard.detach() if detach_16 else hard
-        expectation = F.softmax(logits, dim=2) @ codebook  # (B, L, K) -> (B, L, D)
+        expectation = F.softmax(logits, dim=2).to(codebook.dtype) @ codebook  # (B, L, K) -> (B, L, D)
         expectation = expectation.view(shape).permute(0, 3, 1, 2).contiguous()  # (B, L, D) -> (B, D, h, w)
         if soft_value:
             return expectation
