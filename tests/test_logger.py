@@ -7,6 +7,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+import torch
+
+from basicsr.utils.dist_util import init_distributed
 from basicsr.utils.logger import git_commit, hold_log, log_to_file
 
 
@@ -23,6 +27,17 @@ def test_lines_from_before_the_file_and_after_it_stand_in_it_in_order(tmp_path: 
     added.close()
     lines = (tmp_path / "run" / "train.log").read_text().splitlines()
     assert [line.partition(": ")[2] for line in lines] == ["weights loaded", "iteration 1"]
+
+
+def test_ranks_other_than_the_first_log_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = logging.getLogger("basicsr")
+    monkeypatch.setattr(package, "level", package.level)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend: None)
+    for number, expected in ((0, package.level), (1, logging.WARNING)):
+        monkeypatch.setattr("basicsr.utils.dist_util.rank", lambda number=number: number)
+        init_distributed(torch.device("cpu"))
+        assert package.level == expected
 
 
 def test_the_commit_is_none_outside_a_checkout_and_a_hash_inside_one(tmp_path: Path) -> None:
