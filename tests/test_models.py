@@ -296,3 +296,14 @@ def test_single_samples_make_one_batch_in_which_each_keeps_its_references() -> N
             layers = zip(batch.photos.keys + batch.photos.values, one.photos.keys + one.photos.values, strict=True)
             for stacked, own in layers:
                 assert torch.equal(stacked[row, :count], own[0])
+
+
+@pytest.mark.parametrize(("lacking", "says"), [("lq", "'degradation'"), ("lq_large", "'degradation_large'")])
+def test_a_data_set_without_the_degraded_photo_that_is_due_is_named_with_the_way_out(
+    toy: Path, lacking: str, says: str
+) -> None:
+    step = {"until": None, "lq": "large" if lacking == "lq_large" else "small"}
+    stage, batch = one_batch(3, toy, schedule=[step])
+    del batch[lacking]
+    with pytest.raises(OptionError, match=says):
+        stage.generator_losses(batch, 1)

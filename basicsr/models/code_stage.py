@@ -139,7 +139,7 @@ class CodeStage(BaseModel):
             w_id, id_scale: weight of the identity styling, guidance on the logits (nets that take an identity).
             adain: give the codes the statistics of the degraded features (on in the released inference tool).
         """
-        lq = batch["lq"]
+        lq = degraded_photos(batch)
         if not self.takes_identity:
             return cast(Tensor, net(lq, w=w, adain=adain).restored)
         identity = self._identity_in(batch, lq, fixed_modes(mode, len(lq), lq.device))
@@ -160,6 +160,18 @@ def _require_the_same_codebook(networks: Networks) -> None:
             "network_vqgan: its codebook is not the one of network_g, so its codes would teach noise. "
             "Give both the same stage I weights (path.pretrain_network_vqgan), or weights that were trained from them."
         )
+
+
+def degraded_photos(batch: Batch, name: str = "lq") -> Tensor:
+    """The degraded photos (B, 3, H, W) of a batch, `lq` or `lq_large`.
+
+    Raises:
+        OptionError: its data set makes none.
+    """
+    if name not in batch:
+        key = "degradation" if name == "lq" else "degradation_large"
+        raise OptionError(f"datasets: the set gives no '{name}', which this stage restores. Give it '{key}'.")
+    return cast(Tensor, batch[name])
 
 
 def pictures_of(out: CodeFormerOutput) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from basicsr.archs.codeformer_arch import CFTBlock
 from basicsr.models.base_model import Batch, Losses, Networks
-from basicsr.models.code_stage import CodeStage, pictures_of
+from basicsr.models.code_stage import CodeStage, degraded_photos, pictures_of
 from basicsr.models.id_codeformer_model import CodeGrad
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -123,7 +123,7 @@ class IDCodeFormerJointModel(CodeStage):
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor | None]:
         """See BaseModel. In a code_only iteration L_ids has a decode of its own (w = 0, its part of the batch)."""
         step, w = self.step_at(current_iter)
-        lq, gt = batch["lq" if step.lq == "small" else "lq_large"], batch["gt"]
+        lq, gt = degraded_photos(batch, "lq" if step.lq == "small" else "lq_large"), batch["gt"]
         num_identity = self.identity_samples(batch, current_iter)
         code_idx, gt_feat = self.gt_codes(batch)
         out = self.forward_g(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.models.base_model import Batch, Losses, Networks
-from basicsr.models.code_stage import CodeStage, pictures_of
+from basicsr.models.code_stage import CodeStage, degraded_photos, pictures_of
 from basicsr.utils.registry import MODEL_REGISTRY
 
 CodeGrad = Literal["none", "ste_softmax", "gumbel", "soft"]
@@ -42,8 +42,10 @@ class IDCodeFormerModel(CodeStage):
         """See BaseModel. There is no discriminator in this stage, so no picture is handed on."""
         code_idx, gt_feat = self.gt_codes(batch)
         num_decoded = self.identity_samples(batch, current_iter)
-        identity = self.identity_of(batch, batch["lq"])
-        out = self.forward_g(batch["lq"], identity, w=0.0, code_only=num_decoded == 0, decode_first=num_decoded or None)
+        lq = degraded_photos(batch)
+        out = self.forward_g(
+            lq, self.identity_of(batch, lq), w=0.0, code_only=num_decoded == 0, decode_first=num_decoded or None
+        )
         losses = self.code_losses(out, code_idx, gt_feat)
         if num_decoded:
             losses |= self.weigh(identity=(pictures_of(out), batch["gt"][:num_decoded], current_iter))
