@@ -123,6 +123,6 @@ def test_wrong_arguments_are_one_line(tmp_path: Path):
 @pytest.mark.parametrize(("arch", "seed"), [("iresnet", 1), ("mobilefacenet", 2)])
 def test_generated_people_never_seen_are_told_apart(tmp_path: Path, arch: str, seed: int):
     index, out = write_people(tmp_path, 100, 40, 8), tmp_path / "own.safetensors"
-    arguments = ["--arch", arch, "--seed", str(seed), "--batch_size", "32"]
+    arguments = ["--arch", arch, "--seed", str(seed), "--batch_size", "32", "--epochs", "7"]
     assert main(["--index", str(index), "--out", str(out), *arguments]) == 0
     assert float(load_recognizer(out).facts["accuracy_degraded"]) >= 0.85
