@@ -126,11 +126,13 @@ def evaluation_step(out: Path, seed: int, runs: dict[str, Path]) -> Step:
 def restore_ceiling(out: Path) -> Path:
     """Ground truths through the VQGAN: what no code prediction at w = 0 can surpass."""
     folder, weights = out / "results_ceiling", _root.ROOT / weights_of(out, "stage1")
-    if not folder.is_dir():
+    pictures = list_images(_root.ROOT / out / "test_set" / "gt")
+    missing = [path for path in pictures if not (_root.ROOT / folder / path.name).exists()]
+    if missing:
         net = cast(VQAutoEncoder, ARCH_REGISTRY.build(load_file(weights)["network_g"]))
         load_into(net, load_state(weights))
         net.eval()
-        for path in progress(list_images(_root.ROOT / out / "test_set" / "gt"), desc="ceiling"):
+        for path in progress(missing, desc="ceiling"):
             restored = net(img2tensor(imread(path))[None]).restored[0]
             imwrite(_root.ROOT / folder / path.name, tensor2img(restored))
     return folder
