@@ -110,8 +110,10 @@ def test_an_environment_that_is_ready_is_left_alone(tmp_path, monkeypatch):
     python = setup_env.python_of(tmp_path)
     python.parent.mkdir()
     python.touch()
-    (tmp_path / setup_env.STAMP).write_text(setup_env.fingerprint(headless=False) + "\nuv\n")
+    stamp = setup_env.fingerprint(headless=False) + "\nuv\n"
+    (tmp_path / setup_env.STAMP).write_text(stamp)
     setup_env.set_up(tmp_path, "auto", headless=False)
+    assert (tmp_path / setup_env.STAMP).read_text() == stamp
 
 
 def test_an_interrupted_set_up_leaves_no_stamp_and_is_taken_up_again(tmp_path, monkeypatch):
