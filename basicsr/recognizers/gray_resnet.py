@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from basicsr.recognizers.iresnet import sizes_of
+
 GRAY_KEYS = {"conv1.weight", "layer1.0.bn0.weight", "bn4.weight", "fc5.weight", "bn5.weight"}
 
 
@@ -90,8 +92,4 @@ def is_gray_resnet(state: Mapping[str, Tensor]) -> bool:
 
 def gray_resnet_for(state: Mapping[str, Tensor]) -> GrayResNet:
     """An untrained network with the sizes of a state dict."""
-    depths = [len({name.split(".")[1] for name in state if name.startswith(f"layer{i}.")}) for i in range(1, 5)]
-    width = state["conv1.weight"].shape[0]
-    embed_dim, flat = state["fc5.weight"].shape
-    side = 16 * math.isqrt(flat // (8 * width))
-    return GrayResNet(depths, width, (side, side), embed_dim)
+    return GrayResNet(*sizes_of(state, "fc5"))

@@ -93,10 +93,15 @@ def is_iresnet(state: Mapping[str, Tensor]) -> bool:
     return state.keys() >= ARCFACE_KEYS
 
 
-def iresnet_for(state: Mapping[str, Tensor]) -> IResNet:
-    """An untrained network with the sizes of a state dict."""
+def sizes_of(state: Mapping[str, Tensor], last_layer: str) -> tuple[list[int], int, tuple[int, int], int]:
+    """Depths, width, input size and embed_dim of a four-stage network; `last_layer` takes its map, input / 16, flat."""
     depths = [len({name.split(".")[1] for name in state if name.startswith(f"layer{i}.")}) for i in range(1, 5)]
     width = state["conv1.weight"].shape[0]
-    embed_dim, flat = state["fc.weight"].shape
+    embed_dim, flat = state[f"{last_layer}.weight"].shape
     side = 16 * math.isqrt(flat // (8 * width))
-    return IResNet(depths, width, (side, side), embed_dim)
+    return depths, width, (side, side), embed_dim
+
+
+def iresnet_for(state: Mapping[str, Tensor]) -> IResNet:
+    """An untrained network with the sizes of a state dict."""
+    return IResNet(*sizes_of(state, "fc"))
