@@ -12,7 +12,7 @@ from recognizer_graphs import write_insightface_graph
 
 from basicsr.config import Options, Registries, parse_options, resolved
 from basicsr.config.checks import way_to_make
-from basicsr.config.options import AdamOptions, CosineOptions, MultiStepOptions
+from basicsr.config.optim_options import AdamOptions, CosineOptions, MultiStepOptions
 from basicsr.utils.errors import OptionError
 
 

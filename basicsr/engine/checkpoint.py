@@ -39,6 +39,7 @@ class TrainState:
     stage: BaseModel
     ema: ModelEma | None
     optimizers: dict[str, torch.optim.Optimizer]  # "g" and, with a discriminator, "d"
+    scaler: torch.amp.GradScaler | None = None  # of the losses; its scale moves with float16 alone
     current_iter: int = 0
     best: dict[str, float] = field(default_factory=dict)  # best value of each validation figure
 
@@ -68,6 +69,7 @@ class Checkpoints:
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in state.optimizers.items()},
                 "rng": rng,
                 "best": state.best,
+                "scaler": {} if state.scaler is None else state.scaler.state_dict(),
             }
             save_atomic(contents, self.states / f"{state.current_iter}.state")
             self._remove_old()
@@ -118,6 +120,8 @@ class Checkpoints:
         if state.stage.net_d is not None:
             load_into(bare_net(state.stage.net_d), load_state(file_d, "params"), where=str(file_d))
         self._load_optimizers(path, contents, state)
+        if state.scaler is not None and contents.get("scaler"):
+            state.scaler.load_state_dict(contents["scaler"])
         state.current_iter = int(contents["iter"])
         state.best = dict(contents["best"])
         if len(contents["rng"]) == world_size():

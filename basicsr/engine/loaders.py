@@ -29,12 +29,12 @@ def build_dataset(options: DatasetSpec) -> Any:
     return dataset
 
 
-def train_loader(dataset: Any, options: DatasetSpec, seed: int, start_iter: int) -> DataLoader[Batch]:
+def train_loader(dataset: Any, options: DatasetSpec, seed: int, start_iter: int, parts: int = 1) -> DataLoader[Batch]:
     """Batches of this rank for ever, beginning where iteration `start_iter` ended.
 
     The order of samples is f(seed) over all ranks: two ranks with half the batch see together what one rank sees.
     """
-    batch_size = options.loader.batch_size_per_gpu
+    batch_size = options.loader.batch_size_per_gpu * parts  # an iteration's batch; it is cut when it is there
     start = start_iter * batch_size * world_size()
     sampler = EndlessSampler(len(dataset), rank(), world_size(), seed, start)
     return _loader(dataset, options, sampler=sampler, batch_size=batch_size, drop_last=True)

@@ -51,7 +51,7 @@ class Trainer:
         self.train_options, self.train_set = options.training()
         self.train_data = build_dataset(self.train_set)
         self.steps = GradientSteps(stage, self.train_options)
-        self.state = TrainState(stage, self.steps.ema, self.steps.optimizers)
+        self.state = TrainState(stage, self.steps.ema, self.steps.optimizers, self.steps.scaler)
         self.checkpoints = Checkpoints(folder, _network_specs(options, stage.identity), options.logger.keep_last)
         if resume_state is not None:
             self.checkpoints.load(resume_state, self.state)
@@ -81,8 +81,10 @@ class Trainer:
         freq = options.logger
         for batch in self._batches(total):
             state.current_iter += 1
-            values, restored = self.steps.iterate(batch, state.current_iter)
+            values, batch, restored = self.steps.iterate(batch, state.current_iter)
             self._add_to_log(values)
+            if self._reads_the_device():
+                self.steps.require_finite()
             if self._due(freq.print_freq) or state.current_iter == total:
                 self._log_losses(batch)
             if freq.image_freq is not None and self._due(freq.image_freq) and restored is not None:
@@ -98,14 +100,23 @@ class Trainer:
             self.checkpoints.save_networks(state, "latest")
         return 0
 
+    def _reads_the_device(self) -> bool:
+        """Whether this iteration is one after which the device is waited for anyway; on a CPU all are."""
+        freqs = [self.options.logger.print_freq, self.options.logger.save_checkpoint_freq]
+        if self.options.val is not None:
+            freqs.append(self.options.val.val_freq)
+        last = self.state.current_iter == self.train_options.total_iter
+        return self.stage.device.type == "cpu" or last or any(self._due(freq) for freq in freqs)
+
     def _batches(self, total: int) -> Iterator[Batch]:
         """Batches from where the run stands to `total`, behind a progress bar with images/s and the time left."""
         remaining = total - self.state.current_iter
         if remaining <= 0:
             logger.warning("nothing to do: iteration %d of %d is done already", self.state.current_iter, total)
             return
-        loader = train_loader(self.train_data, self.train_set, self.options.manual_seed, self.state.current_iter)
-        images = self.train_set.loader.batch_size_per_gpu * world_size()
+        parts = self.train_options.accumulate
+        loader = train_loader(self.train_data, self.train_set, self.options.manual_seed, self.state.current_iter, parts)
+        images = self.train_set.loader.batch_size_per_gpu * parts * world_size()
         bar = tqdm(total=total, initial=self.state.current_iter, desc=self.options.name, disable=not is_main())
         start = time.perf_counter()
         with bar:
