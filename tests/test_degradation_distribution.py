@@ -161,7 +161,7 @@ def test_strokes_are_those_of_the_released_brush():
     assert (
         0.45 < (angles > 0).mean() < 0.58
     )  # to and fro; of an even number of vertices the odd ones have one more line
-    assert abs(np.median(lengths) - np.hypot(512, 512) / 8) < 5
+    assert -10 < np.median(lengths) - np.hypot(512, 512) / 8 < 3  # long ones meet the edge more often
 
 
 def steps_inside(strokes: list) -> tuple[np.ndarray, np.ndarray]:
