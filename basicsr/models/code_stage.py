@@ -94,10 +94,18 @@ class CodeStage(BaseModel):
 
     def identity_samples(self, batch: Batch, current_iter: int) -> int:
         """How many samples L_ids wants to see restored in this iteration; 0: it is not due."""
-        loss = cast("IdentityLoss | None", self.losses.get("identity"))
-        if loss is None or not loss.is_due(current_iter):
+        if not self.identity_is_due(current_iter):
             return 0
-        return loss.num_samples(len(batch["gt"]))
+        return cast(IdentityLoss, self.losses["identity"]).num_samples(len(batch["gt"]))
+
+    def identity_is_due(self, current_iter: int) -> bool:
+        """Whether this iteration computes L_ids."""
+        loss = cast("IdentityLoss | None", self.losses.get("identity"))
+        return loss is not None and loss.is_due(current_iter)
+
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel."""
+        return "codes and L_ids" if self.identity_is_due(current_iter) else "codes"
 
     def code_losses(self, out: CodeFormerOutput, code_idx: Tensor, gt_feat: Tensor) -> Losses:
         """Cross-entropy and feature loss of the predicted codes; top-1 and top-5 accuracy go to the log."""
