@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.losses.gan_loss import adaptive_gan_weight
+from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import bare_net, wrap_ddp
 from basicsr.utils.errors import OptionError
@@ -102,7 +103,8 @@ class BaseModel:
 
     def describe(self, current_iter: int) -> str:
         """What iteration `current_iter` does, in a few words; iterations that do the same have the same words."""
-        return "discriminator" if self.trains_discriminator(current_iter) else "generator alone"
+        trains_d, due = self.trains_discriminator(current_iter), self.identity_is_due(current_iter)
+        return ", ".join(["pictures", *(["L_ids"] if due else []), *(["discriminator"] if trains_d else [])])
 
     def check_start(self, batch: Batch) -> None:
         """Look at the first batch of a run for what would make the training worthless, and say it in the log."""
@@ -127,6 +129,17 @@ class BaseModel:
             for name, arguments in terms.items()
             if arguments is not None and name in self.losses and self.factors.get(name, 1.0) > 0
         }
+
+    def identity_samples(self, batch: Batch, current_iter: int) -> int:
+        """How many samples L_ids wants to see restored in this iteration; 0: it is not due."""
+        if not self.identity_is_due(current_iter):
+            return 0
+        return cast(IdentityLoss, self.losses["identity"]).num_samples(len(batch["gt"]))
+
+    def identity_is_due(self, current_iter: int) -> bool:
+        """Whether this iteration computes L_ids."""
+        loss = cast("IdentityLoss | None", self.losses.get("identity"))
+        return loss is not None and loss.is_due(current_iter)
 
     def gan_loss(self, restored: Tensor, losses: Losses, last_layer: Tensor, current_iter: int) -> Losses:
         """GAN loss times the adaptive weight (Esser et al. 2021, eq. 7); {} before the discriminator starts.

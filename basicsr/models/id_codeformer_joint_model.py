@@ -102,7 +102,7 @@ class IDCodeFormerJointModel(CodeStage):
         return super().trains_discriminator(current_iter) and self.step_at(current_iter)[0].factor("gan") > 0
 
     def identity_is_due(self, current_iter: int) -> bool:
-        """See CodeStage. A phase may turn the loss off."""
+        """See BaseModel. A phase may turn the loss off."""
         return super().identity_is_due(current_iter) and self.step_at(current_iter)[0].factor("identity") > 0
 
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor | None]:
