@@ -78,7 +78,7 @@ def check_ranges(options: Options, stage: type, registries: Registries, error: M
     given = options.train.stage
     injected = parameters_of(stage).keys() - stage_arguments(stage).keys()
     try:
-        check(bind_arguments(stage, given, injected))
+        check({**bind_arguments(stage, given, injected), "total_iter": options.train.total_iter})
     except OptionError as refusal:
         raise _placed(refusal, ("train",), given, error) from refusal
 

@@ -95,6 +95,10 @@ class CodeStage(BaseModel):
             knobs["identity"] = identity
         return cast(CodeFormerOutput, self.net_g(lq, code_grad=self.code_grad, **knobs))
 
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel."""
+        return "codes, L_ids" if self.identity_is_due(current_iter) else "codes"
+
     def code_losses(self, out: CodeFormerOutput, code_idx: Tensor, gt_feat: Tensor) -> Losses:
         """Cross-entropy and feature loss of the predicted codes; top-1 and top-5 accuracy go to the log."""
         with torch.no_grad():
