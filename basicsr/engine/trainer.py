@@ -6,7 +6,6 @@ The loop knows iterations, optimisers, checkpoints and logs; what an iteration c
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import time
 from collections.abc import Iterator
@@ -16,17 +15,15 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor
 from tqdm import tqdm
 
 from basicsr.config.options import Options
 from basicsr.engine.checkpoint import Checkpoints, TrainState
-from basicsr.engine.ema import ModelEma
+from basicsr.engine.gradient_steps import GradientSteps
 from basicsr.engine.loaders import batches, build_dataset, train_loader
-from basicsr.engine.optim import build_optimizer, learning_rate_at, set_learning_rate
 from basicsr.engine.validator import Validator, picture_grid
-from basicsr.models.base_model import BaseModel, Batch, Losses
+from basicsr.models.base_model import BaseModel, Batch
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import all_reduce_mean, bare_net, is_main, world_size
 from basicsr.utils.errors import UserError
@@ -37,10 +34,6 @@ logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal after a checkpoint; start again with --auto_resume
-
-
-class NonFiniteLossError(UserError):
-    """A loss is NaN or infinite."""
 
 
 class Trainer:
@@ -57,14 +50,8 @@ class Trainer:
         self.options, self.stage, self.folder = options, stage, folder
         self.train_options, self.train_set = options.training()
         self.train_data = build_dataset(self.train_set)
-        self.optimizers = {"g": build_optimizer(stage.net_g, self.train_options.optim_g)}
-        self.base_lrs = {"g": self.train_options.optim_g.lr}
-        if stage.net_d is not None and self.train_options.optim_d is not None:
-            self.optimizers["d"] = build_optimizer(stage.net_d, self.train_options.optim_d)
-            self.base_lrs["d"] = self.train_options.optim_d.lr
-        decay = self.train_options.ema_decay
-        ema = None if decay is None else ModelEma(bare_net(stage.net_g), decay)
-        self.state = TrainState(stage, ema, self.optimizers)
+        self.steps = GradientSteps(stage, self.train_options)
+        self.state = TrainState(stage, self.steps.ema, self.steps.optimizers)
         self.checkpoints = Checkpoints(folder, _network_specs(options, stage.identity), options.logger.keep_last)
         if resume_state is not None:
             self.checkpoints.load(resume_state, self.state)
@@ -94,7 +81,8 @@ class Trainer:
         freq = options.logger
         for batch in self._batches(total):
             state.current_iter += 1
-            restored = self._iterate(batch, state.current_iter)
+            values, restored = self.steps.iterate(batch, state.current_iter)
+            self._add_to_log(values)
             if self._due(freq.print_freq) or state.current_iter == total:
                 self._log_losses(batch)
             if freq.image_freq is not None and self._due(freq.image_freq) and restored is not None:
@@ -109,47 +97,6 @@ class Trainer:
         if is_main():
             self.checkpoints.save_networks(state, "latest")
         return 0
-
-    def _iterate(self, batch: Batch, current_iter: int) -> Tensor | None:
-        """One iteration: the generator's step, then the discriminator's where there are pictures to judge."""
-        self._set_learning_rates(current_iter)
-        self.stage.figures.clear()
-        losses, restored = self.stage.generator_losses(batch, current_iter)
-        self._step("g", self.stage.net_g, losses, batch)
-        if self.state.ema is not None:
-            self.state.ema.update(bare_net(self.stage.net_g))
-        if restored is not None and self.stage.net_d is not None and self.stage.trains_discriminator(current_iter):
-            d_losses = self.stage.discriminator_losses(restored.detach(), batch["gt"])
-            self._step("d", self.stage.net_d, d_losses, batch)
-            losses |= d_losses
-        self._add_to_log(losses | self.stage.figures)
-        return restored
-
-    def _step(self, which: str, net: nn.Module, losses: Losses, batch: Batch) -> None:
-        """Backward of the sum of the losses and one step of the optimiser."""
-        total = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(total.item()):
-            raise NonFiniteLossError(self._non_finite_report(losses, batch))
-        optimizer = self.optimizers[which]
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(total)
-        if which == "g" and self.train_options.clip_grad_norm is not None:
-            clip_grad_norm_(net.parameters(), self.train_options.clip_grad_norm)
-        optimizer.step()
-
-    def _non_finite_report(self, losses: Losses, batch: Batch) -> str:
-        values = {name: value.item() for name, value in losses.items()}
-        bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
-        return (
-            f"iteration {self.state.current_iter}: {bad or values} is not finite; the samples were "
-            f"{', '.join(batch['gt_path'])}. The last checkpoint is untouched; try a lower learning rate or "
-            "train.clip_grad_norm."
-        )
-
-    def _set_learning_rates(self, current_iter: int) -> None:
-        for name, optimizer in self.optimizers.items():
-            schedule, warmup = self.train_options.scheduler, self.train_options.warmup_iter
-            set_learning_rate(optimizer, learning_rate_at(current_iter, self.base_lrs[name], schedule, warmup))
 
     def _batches(self, total: int) -> Iterator[Batch]:
         """Batches from where the run stands to `total`, behind a progress bar with images/s and the time left."""
@@ -198,7 +145,7 @@ class Trainer:
             name: all_reduce_mean(total / self._num_summed[name]).item() for name, total in sorted(self._sums.items())
         }
         means |= {name: value.item() for name, value in self.stage.costly_figures(batch).items()}
-        means |= {f"lr_{name}": optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
+        means |= {f"lr_{name}": optimizer.param_groups[0]["lr"] for name, optimizer in self.state.optimizers.items()}
         self._sums.clear()
         self._num_summed.clear()
         self.log.scalars(self.state.current_iter, means)

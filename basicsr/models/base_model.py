@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.losses.gan_loss import adaptive_gan_weight
+from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import bare_net, wrap_ddp
 from basicsr.utils.errors import OptionError
@@ -118,6 +119,13 @@ class BaseModel:
             for name, arguments in terms.items()
             if arguments is not None and name in self.losses
         }
+
+    def identity_samples(self, batch: Batch, current_iter: int) -> int:
+        """How many samples L_ids wants to see restored in this iteration; 0: it is not due."""
+        loss = cast("IdentityLoss | None", self.losses.get("identity"))
+        if loss is None or not loss.is_due(current_iter):
+            return 0
+        return loss.num_samples(len(batch["gt"]))
 
     def gan_loss(self, restored: Tensor, losses: Losses, last_layer: Tensor, current_iter: int) -> Losses:
         """GAN loss times the adaptive weight (Esser et al. 2021, eq. 7); {} before the discriminator starts.

@@ -16,7 +16,6 @@ from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.vqgan_arch import VQAutoEncoder
-from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.models.base_model import BaseModel, Batch, Losses, Networks
 from basicsr.models.identity_source import (
     IdentityMode,
@@ -91,13 +90,6 @@ class CodeStage(BaseModel):
         if self.takes_identity:
             knobs["identity"] = identity
         return cast(CodeFormerOutput, self.net_g(lq, code_grad=self.code_grad, **knobs))
-
-    def identity_samples(self, batch: Batch, current_iter: int) -> int:
-        """How many samples L_ids wants to see restored in this iteration; 0: it is not due."""
-        loss = cast("IdentityLoss | None", self.losses.get("identity"))
-        if loss is None or not loss.is_due(current_iter):
-            return 0
-        return loss.num_samples(len(batch["gt"]))
 
     def code_losses(self, out: CodeFormerOutput, code_idx: Tensor, gt_feat: Tensor) -> Losses:
         """Cross-entropy and feature loss of the predicted codes; top-1 and top-5 accuracy go to the log."""

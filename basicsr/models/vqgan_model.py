@@ -25,7 +25,10 @@ RESTART_STREAM = 1021  # key of the random numbers that place restarted codes
 
 @MODEL_REGISTRY.register()
 class VQGANModel(BaseModel):
-    """Reconstruct `gt` through the codebook: L_pix + L_percep + d * L_gan + codebook_weight * L_codebook.
+    """Reconstruct `gt` through the codebook: L_pix + L_percep + d * L_gan + L_ids + codebook_weight * L_codebook.
+
+    L_ids of the reconstruction is off as released. A codebook that has learned to keep the person bounds stages II and
+    III less; it must then be the same in all that is compared.
 
     Args:
         codebook_weight: factor on the quantizer's own loss.
@@ -37,7 +40,7 @@ class VQGANModel(BaseModel):
     """
 
     REQUIRED_NETWORKS: ClassVar[frozenset[str]] = frozenset({"network_g"})
-    ALLOWED_LOSSES: ClassVar[frozenset[str]] = frozenset({"pixel_opt", "perceptual_opt", "gan_opt"})
+    ALLOWED_LOSSES: ClassVar[frozenset[str]] = frozenset({"pixel_opt", "perceptual_opt", "gan_opt", "identity_opt"})
 
     def __init__(
         self,
@@ -85,6 +88,8 @@ class VQGANModel(BaseModel):
         out = self.net_g(gt)
         losses = self.weigh(pixel=(out.restored, gt), perceptual=(out.restored, gt))
         losses |= self.gan_loss(out.restored, losses, net.last_layer, current_iter)
+        if num := self.identity_samples(batch, current_iter):
+            losses |= self.weigh(identity=(out.restored[:num], gt[:num], current_iter))
         losses["l_g_codebook"] = self.codebook_weight * out.codebook_loss
         if "perplexity" in out.quant_stats:
             self.figures["perplexity"] = out.quant_stats["perplexity"].detach()
