@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from basicsr.utils.seed import rng_state, set_rng_state
 from basicsr.utils.weights import fit_report, load_file, load_into, load_state, save_atomic
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # what a `.state` file holds; `rng` and `log` have one entry per rank
 STATE_KEYS = {
@@ -104,7 +106,7 @@ class Checkpoints:
             except WeightsError as error:
                 self._remove(state.current_iter)  # half a checkpoint counts for nothing and takes room
                 failure = str(error)
-        failure = all_gather_objects(failure)[0]
+        failure = _from_main(failure)
         if failure is not None:
             raise WeightsError(failure)
         self._saved_iter = state.current_iter
@@ -164,7 +166,7 @@ class Checkpoints:
             UserError: there are checkpoints, and none of them can be loaded. A run must not begin anew by itself then.
         """
         found, contents, failure = self._newest_good(state) if is_main() else (None, None, None)
-        found, failure = all_gather_objects((found, failure))[0]
+        found, failure = _from_main((found, failure))
         if failure is not None:
             raise UserError(failure)
         if found is not None:
@@ -270,6 +272,11 @@ def load_training_state(path: Path) -> dict[str, Any]:
 def _foreign(path: Path, reason: str) -> str:
     """One line for a state that this program did not write."""
     return f"{path}: is no training state of this program ({reason}). Start from its weights: path.pretrain_network_g."
+
+
+def _from_main(item: T) -> T:
+    """`item` of the main rank, on every rank."""
+    return all_gather_objects(item)[0]  # type: ignore[no-any-return]
 
 
 def _on_cpu(net: nn.Module) -> dict[str, torch.Tensor]:

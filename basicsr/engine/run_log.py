@@ -37,13 +37,15 @@ class MeanFigures:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """The means, by name; the sums begin anew. All ranks call it; a figure that a rank lacks is that of the rest."""
+        """The means, by name; the sums begin anew. All ranks call it; a rank may lack a figure."""
         names = list(self._sums)
         sums = torch.stack([self._sums[name] for name in names]).tolist() if names else []
         own = {name: total / self._counts[name] for name, total in zip(names, sums, strict=True)}
         self._sums, self._counts = {}, {}
         shares = all_gather_objects(own)
-        found = {name: [share[name] for share in shares if name in share] for name in sorted({n for s in shares for n in s})}
+        found = {
+            name: [share[name] for share in shares if name in share] for name in sorted({n for s in shares for n in s})
+        }
         return {name: sum(values) / len(values) for name, values in found.items()}
 
     def state(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Watchdog:
         self.limit = limit
         self._last, self._doing = time.monotonic(), "start"
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def beat(self, doing: str) -> None:
         """A sign of life, with what comes next, for the error."""
@@ -40,6 +40,8 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         self.beat("start")
+        self._over.clear()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
         return self
 
@@ -47,6 +49,7 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
+        assert self._thread is not None
         self._thread.join()
 
     def _watch(self) -> None:
