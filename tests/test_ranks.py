@@ -55,7 +55,7 @@ def assert_equal_runs(one: Path, two: Path, other_figures: tuple[str, ...] = ())
     for name in sorted(path.name for path in (one / "models").glob("net_*_4.pth")):
         weights, others = (torch.load(run / "models" / name, weights_only=True)["params"] for run in (one, two))
         for key in weights:
-            torch.testing.assert_close(others[key], weights[key], rtol=1e-4, atol=1e-5, msg=lambda m: f"{key}: {m}")
+            torch.testing.assert_close(others[key], weights[key], rtol=1e-4, atol=1e-5)
     logs = [(run / "metrics.jsonl").read_text().splitlines() for run in (one, two)]
     assert len(logs[0]) == 4
     for first, second in zip(*logs, strict=True):

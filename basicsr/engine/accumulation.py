@@ -76,14 +76,14 @@ class DeferredGan:
             return {}
         if self.weight is None:
             self.weight = self.stage.new_gan_weight()
-        self.weight.add(*term)
-        scaled = self.scaler.scale(term.gan) / self.num_parts
+        self.weight.add(term.recon, term.gan, term.last_layer)
+        scaled = self.scaler.scale(term.factor * term.gan) / self.num_parts
         new = torch.autograd.grad(scaled, self.parameters, retain_graph=True, allow_unused=True)
         self.gradients = [
             old if part is None else part if old is None else old + part
             for old, part in zip(self.gradients, new, strict=True)
         ]
-        return {"l_g_gan": term.gan}
+        return {"l_g_gan": term.factor * term.gan}
 
     def finish(self, losses: Losses) -> Losses:
         """Add weight * gradient to the gradients of the parameters; the losses with their weighted l_g_gan."""

@@ -95,10 +95,18 @@ class VQGANModel(BaseModel):
             self.figures["perplexity"] = perplexity(usage)
         return losses, out.restored
 
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel."""
+        restart = ", codes restarted" if self._restart_is_due(current_iter) else ""
+        return super().describe(current_iter) + restart
+
+    def _restart_is_due(self, current_iter: int) -> bool:
+        every = self.code_restart_every
+        return every is not None and current_iter <= self.code_restart_until and (current_iter - 1) % every == 0
+
     def before_iteration(self, batch: Batch, current_iter: int) -> None:
         """Where a restart is due, give codes that no rank's batch uses a new place: a feature of all ranks' batches."""
-        every = self.code_restart_every
-        if every is None or current_iter > self.code_restart_until or (current_iter - 1) % every != 0:
+        if not self._restart_is_due(current_iter):
             return
         net = cast(VQAutoEncoder, bare_net(self.net_g))
         with torch.no_grad():
