@@ -15,6 +15,7 @@ from basicsr.data.augment import flip
 from basicsr.data.degradation import DegradationRanges, degraded_copies
 from basicsr.data.face_index import FaceIndex
 from basicsr.data.image_source import read_face
+from basicsr.data.lmdb_store import LmdbStore
 from basicsr.utils.errors import OptionError
 from basicsr.utils.img_util import img2tensor, list_images
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -33,6 +34,7 @@ class FFHQBlindDataset(Dataset[dict[str, Any]]):
         degradation_large: ranges of a second, stronger degradation (stage III).
         use_hflip: mirror half of the samples.
         resize: resize square pictures of another size instead of refusing them.
+        lmdb: read the pictures from there (scripts/make_lmdb.py) instead of from their files.
         seed: of flips and degradations; a sample is a function of (seed, epoch, index).
     """
 
@@ -45,6 +47,7 @@ class FFHQBlindDataset(Dataset[dict[str, Any]]):
         degradation_large: DegradationRanges | None = None,
         use_hflip: bool = True,
         resize: bool = False,
+        lmdb: str | None = None,
         seed: int = 0,
     ) -> None:
         if degradation is None and degradation_large is not None:
@@ -56,6 +59,7 @@ class FFHQBlindDataset(Dataset[dict[str, Any]]):
         self.degradation_large = degradation_large
         self.use_hflip = use_hflip
         self.resize = resize
+        self.store = None if lmdb is None else LmdbStore(lmdb, source)
         self.seed = seed
 
     def __len__(self) -> int:
@@ -65,7 +69,7 @@ class FFHQBlindDataset(Dataset[dict[str, Any]]):
         """The sample of (epoch, index); a plain index means epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = rng_for(self.seed, epoch, index)
-        gt = read_face(self.paths[index], self.gt_size, self.resize)
+        gt = read_face(self.paths[index], self.gt_size, self.resize, self.store)
         mirrored, identity_draw = rng.uniform(size=2)
         if self.use_hflip and mirrored < 0.5:
             gt = flip(gt)
