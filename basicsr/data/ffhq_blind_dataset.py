@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from basicsr.data.augment import flip
-from basicsr.data.degradation import DegradationRanges, degraded_copies
+from basicsr.data.degradation import Degradation, DegradationRanges, apply_copies, sample_copies
 from basicsr.data.image_source import named_files, read_face
 from basicsr.data.lmdb_store import LmdbStore
 from basicsr.utils.code_cache import CachedCodes
@@ -82,7 +82,13 @@ class FFHQBlindDataset(Dataset[dict[str, Any]]):
         }
         if self.cached is not None:
             sample["code_idx"] = self.cached.codes(index, flipped)
-        if self.degradation is not None:
-            copies = degraded_copies(gt, self.degradation, self.degradation_large, rng)
-            sample |= {name: img2tensor(copy) for name, copy in copies.items()}
-        return sample
+        copies = apply_copies(gt, self.drawn_degradations(epoch, index))
+        return sample | {name: img2tensor(copy) for name, copy in copies.items()}
+
+    def drawn_degradations(self, epoch: int, index: int) -> dict[str, Degradation]:
+        """What makes the sample's `lq` and `lq_large` from its gt; empty in stage I."""
+        if self.degradation is None:
+            return {}
+        rng = rng_for(self.seed, epoch, index)
+        rng.uniform(size=2)  # mirroring and identity dropout come first
+        return sample_copies(self.degradation, self.degradation_large, rng, self.gt_size)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from basicsr.data.augment import augment_reference, flip
-from basicsr.data.degradation import DegradationRanges, degraded_copies
+from basicsr.data.degradation import Degradation, DegradationRanges, apply_copies, sample_copies
 from basicsr.data.face_index import FaceIndex
 from basicsr.data.image_source import read_face
 from basicsr.data.lmdb_store import LmdbStore
@@ -117,9 +117,7 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         flipped = self.use_hflip and mirrored < 0.5
         if flipped:
             gt = flip(gt)
-        copies = degraded_copies(
-            gt, self.degradation, self.degradation_large, rng_for(self.seed, epoch, index, DEGRADATION_STREAM)
-        )
+        copies = apply_copies(gt, self.drawn_degradations(epoch, index))
         row = self.faces.rows[photo]
         return {
             "gt": img2tensor(gt),
@@ -130,6 +128,11 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
             "identity": row.identity,
             "identity_draw": torch.tensor(identity_draw, dtype=torch.float32),
         }
+
+    def drawn_degradations(self, epoch: int, index: int) -> dict[str, Degradation]:
+        """What makes the sample's `lq` and `lq_large` from its gt."""
+        rng = rng_for(self.seed, epoch, index, DEGRADATION_STREAM)
+        return sample_copies(self.degradation, self.degradation_large, rng, self.gt_size)
 
     def _choose(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """(person, photo) of a sample."""
