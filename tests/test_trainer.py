@@ -12,7 +12,9 @@ import pytest
 import torch
 from toy_run import build, parse, run, stage_options, weights_of
 
-from basicsr.engine.trainer import EXIT_STOPPED, NonFiniteLossError, Trainer
+from basicsr.engine.gradient_steps import GradientSteps, NonFiniteLossError
+from basicsr.engine.interrupts import EXIT_STOPPED
+from basicsr.engine.trainer import Trainer
 from basicsr.models.base_model import BaseModel, Batch, Losses
 
 
@@ -46,6 +48,7 @@ def test_a_resumed_run_reads_the_samples_that_come_next(toy: Path) -> None:
         options = parse(stage_options(1, toy), toy)
         trainer = Trainer(options, build(options), toy / "order")
         trainer.state.current_iter = resume_from or 0
+        trainer.state.samples = 2 * trainer.state.current_iter
         paths[name] = [path for batch in trainer._batches(4) for path in batch["gt_path"]]
     assert paths["straight"][4:] == paths["resumed"]
 
@@ -67,7 +70,9 @@ def test_sigterm_writes_a_checkpoint_and_leaves_with_its_code(toy: Path) -> None
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(toy: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = parse({**stage_options(1, toy), "name": "nan"}, toy)
     stage = build(options)
     compute = stage.generator_losses
@@ -80,14 +85,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(to
 
     stage.generator_losses = poisoned  # type: ignore[method-assign]
     before = {}
+    step = GradientSteps._step
 
-    class Spy(Trainer):
-        def _step(self, which: str, net: torch.nn.Module, losses: Losses, batch: Batch) -> None:
-            before.update({key: value.clone() for key, value in net.state_dict().items()} if which == "g" else {})
-            super()._step(which, net, losses, batch)
+    def spy(self: GradientSteps, which: str, net: torch.nn.Module, *arguments: Any) -> None:
+        before.update({key: value.clone() for key, value in net.state_dict().items()} if which == "g" else {})
+        step(self, which, net, *arguments)
 
+    monkeypatch.setattr(GradientSteps, "_step", spy)
     with pytest.raises(NonFiniteLossError, match=r"iteration 2: l_g_pix = nan.*\.png"):
-        Spy(options, stage, toy / "experiments" / "nan").run()
+        Trainer(options, stage, toy / "experiments" / "nan").run()
     assert all(torch.equal(before[key], value) for key, value in stage.net_g.state_dict().items())
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.losses.gan_loss import adaptive_gan_weight
+from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import bare_net, wrap_ddp
 from basicsr.utils.errors import OptionError
@@ -82,6 +83,7 @@ class BaseModel:
         self.self_encoder = None if networks.self_encoder is None else networks.self_encoder.to(device)
         self.net_d_start_iter = net_d_start_iter
         self.disc_weight = disc_weight
+        self.factors: Mapping[str, float] = {}  # on the losses of this iteration; 1 where none is given
         self.figures: dict[str, Tensor] = {}  # detached scalars beside the losses, for the log
 
     @classmethod
@@ -99,6 +101,14 @@ class BaseModel:
         """Weighted losses that train net_g, and the pictures that the discriminator may judge (None: none here)."""
         raise NotImplementedError
 
+    def describe(self, current_iter: int) -> str:
+        """What iteration `current_iter` does, in a few words; iterations that do the same have the same words."""
+        trains_d, due = self.trains_discriminator(current_iter), self.identity_is_due(current_iter)
+        return ", ".join(["pictures", *(["L_ids"] if due else []), *(["discriminator"] if trains_d else [])])
+
+    def check_start(self, batch: Batch) -> None:
+        """Look at the first batch of a run for what would make the training worthless, and say it in the log."""
+
     def costly_figures(self, batch: Batch) -> Losses:
         """Scalars of one batch, computed only where a line of the log is printed; means over the ranks."""
         return {}
@@ -111,13 +121,25 @@ class BaseModel:
         """Call each loss that the YAML built with its term; a term that is None, or not in the YAML, is not computed.
 
         Returns:
-            Scalars under the names of the log (`l_g_pix`, ...), weighted by each loss's own `loss_weight`.
+            Scalars under the names of the log (`l_g_pix`, ...), weighted by each loss's own `loss_weight` and by the
+            factor of this iteration; with a factor of 0 a loss is not computed.
         """
         return {
-            LOG_NAMES[name]: self.losses[name](*arguments)
+            LOG_NAMES[name]: self.factors.get(name, 1.0) * self.losses[name](*arguments)
             for name, arguments in terms.items()
-            if arguments is not None and name in self.losses
+            if arguments is not None and name in self.losses and self.factors.get(name, 1.0) > 0
         }
+
+    def identity_samples(self, batch: Batch, current_iter: int) -> int:
+        """How many samples L_ids wants to see restored in this iteration; 0: it is not due."""
+        if not self.identity_is_due(current_iter):
+            return 0
+        return cast(IdentityLoss, self.losses["identity"]).num_samples(len(batch["gt"]))
+
+    def identity_is_due(self, current_iter: int) -> bool:
+        """Whether this iteration computes L_ids."""
+        loss = cast("IdentityLoss | None", self.losses.get("identity"))
+        return loss is not None and loss.is_due(current_iter)
 
     def gan_loss(self, restored: Tensor, losses: Losses, last_layer: Tensor, current_iter: int) -> Losses:
         """GAN loss times the adaptive weight (Esser et al. 2021, eq. 7); {} before the discriminator starts.
@@ -137,7 +159,7 @@ class BaseModel:
         if recon:
             weight = adaptive_gan_weight(torch.stack(recon).sum(), gan, last_layer, self.disc_weight)
         self.figures["d_weight"] = weight
-        return {"l_g_gan": weight * gan}
+        return {"l_g_gan": self.factors.get("gan", 1.0) * weight * gan}
 
     def trains_discriminator(self, current_iter: int) -> bool:
         """Whether the discriminator takes part in this iteration."""

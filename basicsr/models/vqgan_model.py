@@ -25,7 +25,10 @@ RESTART_STREAM = 1021  # key of the random numbers that place restarted codes
 
 @MODEL_REGISTRY.register()
 class VQGANModel(BaseModel):
-    """Reconstruct `gt` through the codebook: L_pix + L_percep + d * L_gan + codebook_weight * L_codebook.
+    """Reconstruct `gt` through the codebook: L_pix + L_percep + d * L_gan + L_ids + codebook_weight * L_codebook.
+
+    L_ids of the reconstruction is off as released. A codebook that has learned to keep the person bounds stages II and
+    III less; it must then be the same in all that is compared.
 
     Args:
         codebook_weight: factor on the quantizer's own loss.
@@ -37,7 +40,7 @@ class VQGANModel(BaseModel):
     """
 
     REQUIRED_NETWORKS: ClassVar[frozenset[str]] = frozenset({"network_g"})
-    ALLOWED_LOSSES: ClassVar[frozenset[str]] = frozenset({"pixel_opt", "perceptual_opt", "gan_opt"})
+    ALLOWED_LOSSES: ClassVar[frozenset[str]] = frozenset({"pixel_opt", "perceptual_opt", "gan_opt", "identity_opt"})
 
     def __init__(
         self,
@@ -85,15 +88,25 @@ class VQGANModel(BaseModel):
         out = self.net_g(gt)
         losses = self.weigh(pixel=(out.restored, gt), perceptual=(out.restored, gt))
         losses |= self.gan_loss(out.restored, losses, net.last_layer, current_iter)
+        if num := self.identity_samples(batch, current_iter):
+            losses |= self.weigh(identity=(out.restored[:num], gt[:num], current_iter))
         losses["l_g_codebook"] = self.codebook_weight * out.codebook_loss
         if "perplexity" in out.quant_stats:
             self.figures["perplexity"] = out.quant_stats["perplexity"].detach()
         return losses, out.restored
 
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel."""
+        restart = ", codes restarted" if self._restart_is_due(current_iter) else ""
+        return super().describe(current_iter) + restart
+
+    def _restart_is_due(self, current_iter: int) -> bool:
+        every = self.code_restart_every
+        return every is not None and current_iter <= self.code_restart_until and (current_iter - 1) % every == 0
+
     def _restart_codes(self, gt: Tensor, current_iter: int) -> None:
         """Give codes that no rank's batch uses a new place where this iteration is due: one of rank 0's features."""
-        every = self.code_restart_every
-        if every is None or current_iter > self.code_restart_until or (current_iter - 1) % every != 0:
+        if not self._restart_is_due(current_iter):
             return
         net = cast(VQAutoEncoder, bare_net(self.net_g))
         with torch.no_grad():

@@ -116,6 +116,16 @@ def load_state(path: str | Path, param_key: str = "params_ema") -> dict[str, Ten
     return tensors
 
 
+def fit_report(net: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
+    """How the names and shapes of `state` differ from those of `net`."""
+    own = net.state_dict()
+    return LoadReport(
+        missing=[name for name in own if name not in state],
+        extra=[name for name in state if name not in own],
+        mismatched=[name for name in own if name in state and own[name].shape != state[name].shape],
+    )
+
+
 def load_into(net: nn.Module, state: Mapping[str, Tensor], strict: bool = True, where: str = "") -> LoadReport:
     """Copy `state` into `net` by name.
 
@@ -125,16 +135,11 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], strict: bool = True, 
     Raises:
         WeightsError: `strict` and something does not match.
     """
-    own = net.state_dict()
-    report = LoadReport(
-        missing=[name for name in own if name not in state],
-        extra=[name for name in state if name not in own],
-        mismatched=[name for name in own if name in state and own[name].shape != state[name].shape],
-    )
+    report = fit_report(net, state)
     if strict and any(report):
         raise WeightsError(f"{where or 'weights'}: do not fit {type(net).__name__}: {report}.")
-    fitting = {name: value for name, value in state.items() if name in own and name not in report.mismatched}
-    net.load_state_dict(fitting, strict=False)
+    left_out = {*report.extra, *report.mismatched}
+    net.load_state_dict({name: value for name, value in state.items() if name not in left_out}, strict=False)
     return report
 
 
