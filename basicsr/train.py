@@ -26,6 +26,7 @@ import basicsr.models  # noqa: F401  these five fill the registries
 from basicsr.config import add_option_arguments, answer_from_args, options_from_args, resolved
 from basicsr.config.options import Options
 from basicsr.engine.checkpoint import Checkpoints
+from basicsr.engine.fast_forward import fast_forward
 from basicsr.engine.trainer import Trainer
 from basicsr.models.stage_builder import build_stage
 from basicsr.utils.cli import run_main
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     device = default_device()
     init_distributed(device)
     try:
+        if args.fast_forward:
+            return fast_forward(options, device)
         return train(options, device, args.auto_resume)
     finally:
         close_distributed()

@@ -92,9 +92,8 @@ class IDCodeFormer(CodeFormer):
             and layers (num_vec_tokens, num_map_tokens and use_null_key then mean nothing). none: not at all.
         style: how the identity styles decoder features, see IdentityStyle.
         style_list: feature widths (px, as text) that are styled; None: those of connect_list.
-        identity_source: recognizer: what the references say. constant: learned tokens and a learned style vector in their
-            place, the same for everybody, with or without references: the control of an experiment (same modules, no
-            knowledge of the person).
+        identity_source: recognizer: what the references say. constant: learned tokens and a learned style vector in
+            their place, the same for everybody, with or without references: the control of an experiment.
     """
 
     def __init__(

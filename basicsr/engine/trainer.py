@@ -78,8 +78,10 @@ class Trainer:
 
     def _run(self) -> int:
         options, state, total = self.options, self.state, self.train_options.total_iter
-        freq = options.logger
+        freq, start = options.logger, state.current_iter
         for batch in self._batches(total):
+            if state.current_iter == start:
+                self.stage.check_start(batch)
             state.current_iter += 1
             values, restored = self.steps.iterate(batch, state.current_iter)
             self._add_to_log(values)
