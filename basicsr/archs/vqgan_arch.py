@@ -217,8 +217,13 @@ class VQAutoEncoder(nn.Module):
     @torch.no_grad()
     def encode_codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of the images x (B, 3, H, W) in row-major order, (B, L) int64, and their codebook rows (B, D, h, w)."""
-        code_idx = self.quantize.code_indices(self.encoder(x))  # (B, h, w)
-        return code_idx.flatten(1), self.quantize.get_codebook_feat(code_idx, (*code_idx.shape, self.emb_dim))
+        return self.feat_of_codes(self.quantize.code_indices(self.encoder(x)).flatten(1))
+
+    @torch.no_grad()
+    def feat_of_codes(self, code_idx: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes (B, L) themselves, and their codebook rows (B, D, h, w)."""
+        shape = (len(code_idx), self.latent_width, self.latent_width, self.emb_dim)
+        return code_idx, self.quantize.get_codebook_feat(code_idx, shape)
 
     def decode_codes(self, code_idx: Tensor) -> Tensor:
         """Images (B, 3, H, W) of the codes (B, L)."""

@@ -18,6 +18,7 @@ from basicsr.data.augment import augment_reference, flip
 from basicsr.data.degradation import DegradationRanges, degraded_copies
 from basicsr.data.face_index import FaceIndex
 from basicsr.data.image_source import read_face
+from basicsr.utils.code_cache import CachedCodes
 from basicsr.utils.errors import OptionError
 from basicsr.utils.img_util import Image, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -52,6 +53,7 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         wrong_reference: take the references from another person of the split: the test of what identity does. Ground
             truth and lq stay what they are without it.
         resize: resize square pictures of another size instead of refusing them.
+        code_cache: file of scripts/make_code_cache.py; samples get the codes of gt, `code_idx` (L,), from it.
         seed: a sample is a function of (seed, epoch, index).
     """
 
@@ -68,6 +70,7 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         augment_refs: bool = True,
         wrong_reference: bool = False,
         resize: bool = False,
+        code_cache: str | None = None,
         seed: int = 0,
     ) -> None:
         if not 1 <= num_refs[0] <= num_refs[1]:
@@ -90,6 +93,7 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         self.wrong_reference = wrong_reference
         self.resize = resize
         self.seed = seed
+        self.cached = None if code_cache is None else CachedCodes(code_cache, self.faces.names, gt_size)
         self._warned: set[int] = set()  # photos without a usable reference, each named once
 
     def __len__(self) -> int:
@@ -104,7 +108,8 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         person, photo = self._choose(index, rng)
         gt = self._read(photo)
         refs = self._choose_refs(person, photo, gt, rng_for(self.seed, epoch, index, REFERENCE_STREAM))
-        if self.use_hflip and mirrored < 0.5:
+        flipped = self.use_hflip and mirrored < 0.5
+        if flipped:
             gt = flip(gt)
         copies = degraded_copies(
             gt, self.degradation, self.degradation_large, rng_for(self.seed, epoch, index, DEGRADATION_STREAM)
@@ -114,6 +119,7 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
             "gt": img2tensor(gt),
             **{name: img2tensor(copy) for name, copy in copies.items()},
             **self._stack(refs),
+            **({} if self.cached is None else {"code_idx": self.cached.codes(photo, flipped)}),
             "gt_path": str(row.path),
             "identity": row.identity,
             "identity_draw": torch.tensor(identity_draw, dtype=torch.float32),
