@@ -61,7 +61,7 @@ CH_MULT_256 = "[1, 2, 2, 4, 8]"  # the 512 px files at 256 px: one level less, s
 def options_of(size: int, stage_number: int, folder: Path) -> Options:
     """The shipped options of a stage, its frozen networks from random weights that are written to `folder`."""
     file = FILES[size][stage_number - 1]
-    changes = ["train:perceptual_opt=~", "val=~", "train:ema_decay=0.99"]
+    changes = ["val=~"] if stage_number == 2 else ["val=~", "train:perceptual_opt=~"]
     if size == 256:
         nets = ["network_g"] if stage_number == 1 else ["network_g", "network_vqgan"]
         changes += [f"{net}:{key}" for net in nets for key in ("img_size=256", f"ch_mult={CH_MULT_256}")]
