@@ -68,14 +68,16 @@ def test_twenty_kills_at_random_instants_leave_the_weights_of_a_straight_run_bit
         else:
             time.sleep(rng.uniform(0, whole_run / 10))
         os.kill(pid, signal.SIGKILL)
-        assert driver.wait() == -signal.SIGKILL, stderr.read_text()[-2000:]
+        assert driver.wait(pid) == -signal.SIGKILL, stderr.read_text()[-2000:]
         require_whole_files(killed)
         iterations.add(last_state(killed))
     assert len(iterations) > NUM_KILLS / 2, "the kills must fall at different places of the run"
     assert driver.run(options, stderr) == 0, stderr.read_text()[-2000:]
     assert "skipped a checkpoint" not in stderr.read_text()
     for name in ("net_g_latest.pth", "net_d_latest.pth", f"net_g_{TOTAL_ITER}.pth"):
-        expected, found = (load_file(tmp_path / "experiments" / run / "models" / name) for run in ("straight", "killed"))
+        expected, found = (
+            load_file(tmp_path / "experiments" / run / "models" / name) for run in ("straight", "killed")
+        )
         for part in expected.keys() & {"params", "params_ema"}:
             assert all(torch.equal(expected[part][key], found[part][key]) for key in expected[part])
     lines = [(tmp_path / "experiments" / run / "metrics.jsonl").read_text() for run in ("straight", "killed")]
