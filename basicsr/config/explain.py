@@ -44,7 +44,8 @@ Written by `python basicsr/train.py --explain`; do not edit. `--dry-run` prints 
   A mapping whose `type` changes keeps only the keys that the new class takes too (`-opt FILE --explain` lists the
   dropped ones). `key: !replace {...}` replaces a mapping whole.
 - `~` turns a thing off, where its type says `or ~`.
-- `--force_yml train:optim_g:lr=1e-4` changes a key from the command line; the value is YAML.
+- `--force_yml train:optim_g:lr=1e-4` changes a key from the command line; the value is YAML. `_base_=other.yml` there
+  puts the file's own keys over that file in the place of its own `_base_`: an ablation row over another run.
 - A default of *required* means that the key must be given.
 """
 

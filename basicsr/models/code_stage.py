@@ -71,8 +71,12 @@ class CodeStage(BaseModel):
         check_shares(arguments["p_null"], arguments["p_self"])
 
     def gt_codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Codes of gt under the frozen VQGAN: indices (B, L) and features (B, D, h, w)."""
-        return cast(VQAutoEncoder, self.vqgan).encode_codes(batch["gt"])
+        """Codes of gt under the frozen VQGAN: indices (B, L) and features (B, D, h, w).
+
+        A data set with a code cache brings the indices with it (`code_idx`); else gt is encoded here.
+        """
+        vqgan = cast(VQAutoEncoder, self.vqgan)
+        return vqgan.feat_of_codes(batch["code_idx"]) if "code_idx" in batch else vqgan.encode_codes(batch["gt"])
 
     def identity_of(self, batch: Batch, lq: Tensor) -> IdentityFeatures | None:
         """Identity of a training batch, with identity dropout; None where net_g takes none."""
@@ -90,6 +94,10 @@ class CodeStage(BaseModel):
         if self.takes_identity:
             knobs["identity"] = identity
         return cast(CodeFormerOutput, self.net_g(lq, code_grad=self.code_grad, **knobs))
+
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel."""
+        return "codes, L_ids" if self.identity_is_due(current_iter) else "codes"
 
     def code_losses(self, out: CodeFormerOutput, code_idx: Tensor, gt_feat: Tensor) -> Losses:
         """Cross-entropy and feature loss of the predicted codes; top-1 and top-5 accuracy go to the log."""

@@ -12,6 +12,7 @@ from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.config.options import Options, PathOptions, Spec
 from basicsr.models.base_model import BaseModel, Networks
 from basicsr.models.self_encoder import load_self_encoder
+from basicsr.models.speed import set_device_switches, speed_up
 from basicsr.recognizers import load_recognizer
 from basicsr.utils.lpips_net import BackboneMissingError
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, bind_arguments
@@ -20,18 +21,19 @@ from basicsr.utils.weights import load_into, load_state
 
 logger = logging.getLogger(__name__)
 
-INJECTED_INTO_STAGES = ("networks", "losses", "device")
-
 
 def build_stage(options: Options, device: torch.device) -> BaseModel:
     """The stage that `model_type` names, with its networks and losses on `device`."""
     train, _ = options.training()
     networks = build_networks(options)
+    set_device_switches(train)
+    speed_up(networks, train)
     built = {key.removesuffix("_opt"): _build_loss(key, spec, networks) for key, spec in train.losses.items()}
     losses = {name: loss for name, loss in built.items() if loss is not None}
     stage_class = MODEL_REGISTRY.get(options.model_type)
-    arguments = bind_arguments(stage_class, train.stage, INJECTED_INTO_STAGES)
-    return cast(BaseModel, stage_class(networks, losses, device, **arguments))
+    given = {"networks": networks, "losses": losses, "device": device, "total_iter": train.total_iter}
+    injected = {name: value for name, value in given.items() if name in parameters_of(stage_class)}
+    return cast(BaseModel, stage_class(**injected, **bind_arguments(stage_class, train.stage, injected)))
 
 
 def build_networks(options: Options) -> Networks:
