@@ -106,7 +106,7 @@ def test_a_file_that_never_answers_ends_the_run_within_its_limit(tmp_path: Path,
     assert driver.run(write_options(plain, tmp_path), stderr) == 2
     assert time.monotonic() - began < PATIENCE
     expected = (
-        "no batch within 5 s" if workers else "no sign of life for 5 s (train.timeout) in: waiting for the batch of"
+        "timed out after 5" if workers else "no sign of life for 5 s (train.timeout) in: waiting for the batch of"
     )
     assert expected in stderr.read_text()
 
