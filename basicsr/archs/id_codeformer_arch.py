@@ -98,8 +98,7 @@ class IDCodeFormer(CodeFormer):
         style: how the identity styles decoder features, see IdentityStyle.
         style_list: feature widths (px, as text) that are styled; None: those of connect_list.
         identity_source: recognizer: what the references say. constant: learned tokens and a learned style vector in
-            their place, the same for everybody, with or without references: the control of an experiment (same modules,
-            no knowledge of the person).
+            their place, the same for everybody, with or without references: the control of an experiment.
     """
 
     def __init__(

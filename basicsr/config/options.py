@@ -65,7 +65,9 @@ class PathOptions(msgspec.Struct, frozen=True, kw_only=True):
     param_key_g: Annotated[str, Meta(description="entry of the file: params_ema or params")] = "params_ema"
     pretrain_network_d: Annotated[str | None, Meta(description="weights that network_d starts from")] = None
     strict_load_d: Annotated[bool, Meta(description="as strict_load_g, for network_d")] = True
-    param_key_d: Annotated[str, Meta(description="as param_key_g, for network_d")] = "params"
+    param_key_d: Annotated[str, Meta(description="as param_key_g, for network_d; params where it is not there")] = (
+        "params_d"
+    )
     pretrain_network_vqgan: Annotated[
         str | None, Meta(description="stage-I weights: the frozen network_vqgan takes the GT codes from them")
     ] = None

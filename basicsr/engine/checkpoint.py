@@ -25,8 +25,9 @@ from basicsr.engine.optim_state import load_optimizer, optimizer_misfit
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import all_gather_objects, bare_net, is_main, rank, world_size
 from basicsr.utils.errors import UserError, WeightsError
+from basicsr.utils.load_report import compare
 from basicsr.utils.seed import rng_state, set_rng_state
-from basicsr.utils.weights import fit_report, load_file, load_into, load_state, save_atomic
+from basicsr.utils.weights import load_file, load_into, load_state, save_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -264,8 +265,8 @@ def _read(path: Path, state: TrainState) -> _Contents:
 def _read_fitting(path: Path, param_key: str, net: nn.Module) -> dict[str, Tensor]:
     """State dict of a weights file that has every name and shape of `net`, and no other."""
     weights, net = load_state(path, param_key), bare_net(net)
-    report = fit_report(net, weights)
-    if any(report):
+    report = compare(net, weights)
+    if not report.fits:
         raise WeightsError(f"{path}: do not fit {type(net).__name__}: {report}.")
     return weights
 

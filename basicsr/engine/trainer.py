@@ -111,11 +111,13 @@ class Trainer:
                 self.log.close()
 
     def _run(self) -> int:
-        state = self.state
+        state, start = self.state, self.state.current_iter
         try:
             if state.validation_due:
                 self._validate()
             for batch in self._batches(self.train_options.total_iter):
+                if state.current_iter == start:
+                    self.stage.check_start(batch)
                 state.current_iter += 1
                 state.samples += self.images_per_iter
                 part, restored = self._step(batch)

@@ -14,6 +14,8 @@ from basicsr.models.base_model import BaseModel, Networks
 from basicsr.models.self_encoder import load_self_encoder
 from basicsr.models.speed import set_device_switches, speed_up
 from basicsr.recognizers import load_recognizer
+from basicsr.utils.errors import WeightsError
+from basicsr.utils.load_report import compare
 from basicsr.utils.lpips_net import BackboneMissingError
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, bind_arguments
 from basicsr.utils.signature import parameters_of
@@ -58,10 +60,20 @@ def build_networks(options: Options) -> Networks:
 def _load(net: nn.Module, short: str, paths: PathOptions) -> nn.Module:
     """`net` with the weights of `path.pretrain_network_<short>`, if there are any."""
     file = getattr(paths, f"pretrain_network_{short}")
-    if file is not None:
-        state = load_state(file, getattr(paths, f"param_key_{short}"))
-        report = load_into(net, state, getattr(paths, f"strict_load_{short}"), where=file)
-        logger.info("network_%s: loaded %s: %s", short, file, report)
+    if file is None:
+        return net
+    state = load_state(file, getattr(paths, f"param_key_{short}"))
+    report = compare(net, state)
+    if not report.fits:
+        logger.warning("network_%s (%s) and %s differ:\n%s", short, type(net).__name__, file, report.table())
+        if getattr(paths, f"strict_load_{short}"):
+            raise WeightsError(
+                f"path.pretrain_network_{short}: {file} does not fit {type(net).__name__}: {report}. To start from "
+                f"what fits and leave the rest as it is built: path.strict_load_{short}: false"
+            )
+    load_into(net, state, strict=False)
+    num_loaded = len(net.state_dict()) - len(report.missing) - len(report.mismatched)
+    logger.info("network_%s: loaded %d of %d tensors of %s", short, num_loaded, len(net.state_dict()), file)
     return net
 
 
