@@ -75,7 +75,7 @@ def _worker_fault(text: str, what: str) -> UserError | None:
         )
     if text.startswith("DataLoader worker"):
         return UserError(
-            f"a loader process died while the run waited for {what} ({text.splitlines()[0].strip()}). The usual reasons: no memory left (fewer "
-            "num_worker_per_gpu), or a small /dev/shm."
+            f"a loader process died while the run waited for {what} ({text.splitlines()[0].strip()}). The usual "
+            "reasons: no memory left (fewer num_worker_per_gpu), or a small /dev/shm."
         )
     return None
