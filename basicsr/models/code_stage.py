@@ -25,6 +25,7 @@ from basicsr.models.identity_source import (
     identity_features,
     require_the_recognizers_shapes,
 )
+from basicsr.models.start_check import check_vqgan
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import all_reduce_mean, bare_net
 from basicsr.utils.errors import OptionError
@@ -95,6 +96,10 @@ class CodeStage(BaseModel):
             knobs["identity"] = identity
         return cast(CodeFormerOutput, self.net_g(lq, code_grad=self.code_grad, **knobs))
 
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel."""
+        return "codes, L_ids" if self.identity_is_due(current_iter) else "codes"
+
     def code_losses(self, out: CodeFormerOutput, code_idx: Tensor, gt_feat: Tensor) -> Losses:
         """Cross-entropy and feature loss of the predicted codes; top-1 and top-5 accuracy go to the log."""
         with torch.no_grad():
@@ -103,6 +108,10 @@ class CodeStage(BaseModel):
             self.figures["code_top1"] = hits[..., 0].float().mean()
             self.figures["code_top5"] = hits.any(-1).float().mean()
         return self.weigh(code=(out.logits, code_idx), feat=(out.lq_feat, gt_feat))
+
+    def check_start(self, batch: Batch) -> None:
+        """See BaseModel and `check_vqgan`."""
+        check_vqgan(cast(VQAutoEncoder, self.vqgan), batch["gt"])
 
     def costly_figures(self, batch: Batch) -> Losses:
         """How the code prediction looks at the references: see `attention_figures`, and the mean |gate| of kv_share."""
