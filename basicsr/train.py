@@ -25,6 +25,7 @@ import basicsr.metrics
 import basicsr.models  # noqa: F401  these five fill the registries
 from basicsr.config import add_option_arguments, answer_from_args, options_from_args, resolved
 from basicsr.config.options import Options
+from basicsr.engine.fast_forward import fast_forward
 from basicsr.engine.summary import Summary, log_summary, model_summary
 from basicsr.engine.trainer import Trainer
 from basicsr.models.stage_builder import build_stage
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     device = default_device()
     init_distributed(device, options.training()[0].timeout)
     try:
+        if args.fast_forward:
+            return fast_forward(options, device)
         return train(options, device, args.auto_resume)
     finally:
         close_distributed()

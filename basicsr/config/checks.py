@@ -155,9 +155,12 @@ def wrong_code_caches(options: Options) -> Iterator[tuple[KeyPath, str]]:
 def way_to_make(file: str) -> str:
     """` Stage I writes it: python basicsr/train.py -opt ...`, when a shipped option file has the run's name.
 
-    The rule: `<experiments_root>/<name>/models/net_g_<iter>.pth` comes from the option file with that `name`.
+    Released files are fetched. The rule for others: `<experiments_root>/<name>/models/net_g_<iter>.pth` comes from the
+    option file with that `name`.
     """
     parts = Path(file).parts
+    if parts[:2] == ("weights", "CodeFormer"):
+        return f" It can be fetched: python scripts/download_pretrained_models.py {parts[-1]}"
     folder = next((parts[i - 1] for i, part in enumerate(parts) if part in ("models", "training_states") and i), None)
     if folder is None:
         return ""

@@ -24,8 +24,9 @@ from basicsr.engine.optim_state import load_optimizer, optimizer_misfit
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.dist_util import all_gather_objects, bare_net, is_main, rank, world_size
 from basicsr.utils.errors import UserError, WeightsError
+from basicsr.utils.load_report import compare
 from basicsr.utils.seed import rng_state, set_rng_state
-from basicsr.utils.weights import fit_report, load_file, load_into, load_state, save_atomic
+from basicsr.utils.weights import load_file, load_into, load_state, save_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ STATE_KEYS = {
     "iter": int,
     "samples": int,
     "optimizers": dict,
+    "scaler": dict,
     "rng": list,
     "best": dict,
     "log": list,
@@ -51,6 +53,7 @@ class TrainState:
     stage: BaseModel
     ema: ModelEma | None
     optimizers: dict[str, torch.optim.Optimizer]  # "g" and, with a discriminator, "d"
+    scaler: torch.amp.GradScaler | None = None  # of float16 losses; None for other precisions
     current_iter: int = 0
     samples: int = 0  # of the training set, seen by all ranks together
     best: dict[str, float] = field(default_factory=dict)  # best value of each validation figure
@@ -117,6 +120,7 @@ class Checkpoints:
             "iter": state.current_iter,
             "samples": state.samples,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in state.optimizers.items()},
+            "scaler": {} if state.scaler is None else state.scaler.state_dict(),
             "rng": [rng for rng, _ in shares],
             "log": [log for _, log in shares],
             "best": state.best,
@@ -201,6 +205,8 @@ class Checkpoints:
         saved = contents.state
         for name, optimizer in state.optimizers.items():
             load_optimizer(optimizer, saved["optimizers"][name])
+        if state.scaler is not None and saved["scaler"]:
+            state.scaler.load_state_dict(saved["scaler"])
         state.current_iter, state.samples = saved["iter"], saved["samples"]
         state.best, state.validation_due = dict(saved["best"]), saved["validation_due"]
         ranks = len(saved["rng"])
@@ -253,8 +259,8 @@ def _read(path: Path, state: TrainState) -> _Contents:
 def _read_fitting(path: Path, param_key: str, net: nn.Module) -> dict[str, Tensor]:
     """State dict of a weights file that has every name and shape of `net`, and no other."""
     weights, net = load_state(path, param_key), bare_net(net)
-    report = fit_report(net, weights)
-    if any(report):
+    report = compare(net, weights)
+    if not report.fits:
         raise WeightsError(f"{path}: do not fit {type(net).__name__}: {report}.")
     return weights
 

@@ -25,6 +25,7 @@ from basicsr.models.identity_source import (
     identity_features,
     require_the_recognizers_shapes,
 )
+from basicsr.models.start_check import check_vqgan
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import all_reduce_mean, bare_net
 from basicsr.utils.errors import OptionError
@@ -107,6 +108,10 @@ class CodeStage(BaseModel):
             self.figures["code_top1"] = hits[..., 0].float().mean()
             self.figures["code_top5"] = hits.any(-1).float().mean()
         return self.weigh(code=(out.logits, code_idx), feat=(out.lq_feat, gt_feat))
+
+    def check_start(self, batch: Batch) -> None:
+        """See BaseModel and `check_vqgan`."""
+        check_vqgan(cast(VQAutoEncoder, self.vqgan), batch["gt"])
 
     def costly_figures(self, batch: Batch) -> Losses:
         """How the code prediction looks at the references: see `attention_figures`, and the mean |gate| of kv_share."""

@@ -83,27 +83,31 @@ class IDCodeFormerJointModel(CodeStage):
         super().check_arguments(arguments)
         resolve_schedule(arguments["schedule"], arguments["total_iter"])
 
+    def step_of(self, current_iter: int) -> Step:
+        """What iteration `current_iter` (1-based) does."""
+        return self.schedule[phase_at(self.schedule, current_iter)].step_at(current_iter)
+
     def step_at(self, current_iter: int) -> tuple[Step, float]:
         """What iteration `current_iter` (1-based) does, and its w: from a range, a function of t alone."""
-        step = self.schedule[phase_at(self.schedule, current_iter)].step_at(current_iter)
+        step = self.step_of(current_iter)
         if isinstance(step.w, tuple):
             return step, float(rng_for(self.schedule_seed, current_iter).uniform(*step.w))
         return step, float(step.w)
 
     def describe(self, current_iter: int) -> str:
         """See BaseModel: the phase, its step, and what is due."""
-        step, _ = self.step_at(current_iter)
+        step = self.step_of(current_iter)
         judged = not step.code_only and self.trains_discriminator(current_iter)
         due = [*(["L_ids"] if self.identity_is_due(current_iter) else []), *(["discriminator"] if judged else [])]
         return ", ".join([f"phase {phase_at(self.schedule, current_iter) + 1}: {step}", *due])
 
     def trains_discriminator(self, current_iter: int) -> bool:
         """See BaseModel. A phase that turns the GAN loss off trains no discriminator either."""
-        return super().trains_discriminator(current_iter) and self.step_at(current_iter)[0].factor("gan") > 0
+        return super().trains_discriminator(current_iter) and self.step_of(current_iter).factor("gan") > 0
 
     def identity_is_due(self, current_iter: int) -> bool:
         """See BaseModel. A phase may turn the loss off."""
-        return super().identity_is_due(current_iter) and self.step_at(current_iter)[0].factor("identity") > 0
+        return super().identity_is_due(current_iter) and self.step_of(current_iter).factor("identity") > 0
 
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor | None]:
         """See BaseModel. In a code_only iteration L_ids has a decode of its own (w = 0, its part of the batch)."""
