@@ -1,8 +1,8 @@
 """Difference hashes of many picture files, compared all with all: copies of a photo, whatever file they are in.
 
-256 bits, not the usual 64: aligned faces resemble each other. Among 11 739 of LFW, 64 bits with 2 of tolerance found 27
-pairs of different names, 4 of them copies; 256 bits with 24 found those 4. A copy through JPEG of quality 30 differs in 7 of 256 bits as a rule (99 in 100: at
-most 25), through half the size in 2 (9); moved by 1 px of 128 in 19 (30).
+256 bits, not the usual 64: aligned faces resemble each other. Among 11 739 of LFW, 64 bits with 2 of tolerance found
+27 pairs of different names, 4 of them copies; 256 bits with 24 found those 4. A copy through JPEG of quality 30 differs
+in 7 of 256 bits as a rule (99 in 100: at most 25), through half the size in 2 (9); moved by 1 px of 128 in 19 (30).
 
 Shapes: N pictures; 256 bits of a hash.
 """
