@@ -13,7 +13,8 @@ import torch
 from toy_run import build, parse, run, stage_options, weights_of
 
 from basicsr.engine.gradient_steps import GradientSteps, NonFiniteLossError
-from basicsr.engine.trainer import EXIT_STOPPED, Trainer
+from basicsr.engine.interrupts import EXIT_STOPPED
+from basicsr.engine.trainer import Trainer
 from basicsr.models.base_model import BaseModel, Batch, Losses
 
 
@@ -47,6 +48,7 @@ def test_a_resumed_run_reads_the_samples_that_come_next(toy: Path) -> None:
         options = parse(stage_options(1, toy), toy)
         trainer = Trainer(options, build(options), toy / "order")
         trainer.state.current_iter = resume_from or 0
+        trainer.state.samples = 2 * trainer.state.current_iter
         paths[name] = [path for batch in trainer._batches(4) for path in batch["gt_path"]]
     assert paths["straight"][4:] == paths["resumed"]
 

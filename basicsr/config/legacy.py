@@ -85,7 +85,6 @@ LEGACY: tuple[Rule, ...] = (
     Rule("val.pbar", why="always shown"),
     Rule("val.use_pbar", why="always shown"),
     Rule("val.metrics.*.better", why="a metric knows its direction"),
-    Rule("logger.wandb", only=(None, {"project": None, "resume_id": None}), why="no such logger"),
 )
 
 # Types that are spelled otherwise upstream.

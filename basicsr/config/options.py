@@ -28,6 +28,7 @@ class LoaderOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_size_per_gpu: Annotated[Count, Meta(description="images of one process in one step")] = 1
     num_worker_per_gpu: Annotated[int, Meta(ge=0, description="loader processes per rank; 0 loads in the main one")] = 0
+    timeout: Annotated[float, Meta(gt=0, description="seconds that loader processes may take for one batch")] = 600.0
 
 
 class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +140,12 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
     clip_grad_norm: Annotated[
         Annotated[float, Meta(gt=0)] | None, Meta(description="largest gradient norm of network_g; ~: no clipping")
     ] = None
+    skip_non_finite: Annotated[
+        int, Meta(ge=0, description="iterations in a row that may be skipped for a loss that is not finite; 0: stop")
+    ] = 0
+    timeout: Annotated[
+        float, Meta(gt=0, description="seconds without any progress, or of waiting for other ranks, that end the run")
+    ] = 1800.0
     losses: Annotated[dict[str, Spec], Meta(description="the *_opt entries that are on")] = {}
     stage: Annotated[dict[str, Any], Meta(description="keyword-only arguments of the model_type class")] = {}
 
@@ -150,7 +157,18 @@ class ValOptions(msgspec.Struct, frozen=True, kw_only=True):
     save_img: Annotated[bool, Meta(description="write restored images to visualization/")] = False
     num_images: Annotated[Count | None, Meta(description="images of each val set; ~: all")] = None
     metrics: Annotated[dict[str, Spec], Meta(description="label: {type: ..., ...} for each metric")] = {}
+    w_sweep: Annotated[
+        tuple[Annotated[float, Meta(ge=0)], ...],
+        Meta(description="fidelity weights of the picture w_sweep (stages whose restore takes w); []: none"),
+    ] = (0.0, 0.5, 1.0)
     restore: Annotated[dict[str, Any], Meta(description="keyword-only arguments of the stage's restore")] = {}
+
+
+class WandbOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights & Biases beside the other logs. Without a login or a network its files stay in the run's folder."""
+
+    project: Annotated[str | None, Meta(description="of W&B; ~: off")] = None
+    resume_id: Annotated[str | None, Meta(description="W&B run to go on with; ~: that of the run's folder")] = None
 
 
 class LoggerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +179,10 @@ class LoggerOptions(msgspec.Struct, frozen=True, kw_only=True):
     image_freq: Annotated[Count | None, Meta(description="iterations between two image grids; ~: none")] = None
     use_tb_logger: Annotated[bool, Meta(description="write TensorBoard files")] = True
     keep_last: Annotated[Count | None, Meta(description="checkpoints kept, the newest; ~: all")] = None
+    keep_every: Annotated[
+        Count | None, Meta(description="keep_last spares iterations that are a multiple of it; ~: none")
+    ] = None
+    wandb: Annotated[WandbOptions | None, Meta(description="Weights & Biases (pip install wandb); ~: off")] = None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

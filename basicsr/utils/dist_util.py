@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,12 +13,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def init_distributed(device: torch.device) -> None:
-    """Join the process group that torchrun describes in the environment; nothing without torchrun."""
+def init_distributed(device: torch.device, timeout: float = 1800.0) -> None:
+    """Join the process group that torchrun describes in the environment; nothing without torchrun.
+
+    Args:
+        timeout: seconds after which waiting for another rank is an error.
+    """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return
     if int(os.environ["WORLD_SIZE"]) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # gloo beside nccl: what ranks tell each other about signals and faults must not wait for the GPU
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     if not is_main():  # what concerns the whole run is said once, by rank 0
         logging.getLogger("basicsr").setLevel(logging.WARNING)
 
@@ -93,3 +100,17 @@ def all_gather_objects(item: Any) -> list[Any]:
     items: list[Any] = [None] * world_size()
     dist.all_gather_object(items, item)
     return items
+
+
+def on_any_rank(*facts: bool) -> list[bool]:
+    """For each fact, whether it holds on some rank; all ranks call it and get the same answer, on the CPU."""
+    if world_size() == 1:
+        return list(facts)
+    told = torch.tensor(facts, dtype=torch.uint8)
+    dist.all_reduce(told, dist.ReduceOp.MAX)
+    return [bool(fact) for fact in told]
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether the error says that another rank is gone or does not answer. gloo has no type of its own for that."""
+    return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))

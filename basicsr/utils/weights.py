@@ -111,11 +111,11 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], strict: bool = True, 
     Raises:
         WeightsError: `strict` and something does not match.
     """
-    report, own = compare(net, state), net.state_dict()
+    report = compare(net, state)
     if strict and not report.fits:
         raise WeightsError(f"{where or 'weights'}: do not fit {type(net).__name__}: {report}.")
-    fitting = {name: value for name, value in state.items() if name in own and name not in report.mismatched}
-    net.load_state_dict(fitting, strict=False)
+    left_out = {*report.extra, *report.mismatched}
+    net.load_state_dict({name: value for name, value in state.items() if name not in left_out}, strict=False)
     return report
 
 
