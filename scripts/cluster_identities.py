@@ -29,7 +29,7 @@ from _embedding import add_embedding_arguments, check_numbers, embed_photos
 from numpy.typing import NDArray
 from prepare_lfw import split_people
 
-from basicsr.data.clustering import Agreement, agreement, cluster_faces
+from basicsr.data.clustering import Agreement, agreement, cluster_faces, members_of
 from basicsr.data.contact_sheet import Group, Tile, write_contact_sheet
 from basicsr.data.photo_list import ListedPhoto, read_photos
 from basicsr.data.similarity import Floats, Ints, similar_pairs, stranger_threshold
@@ -172,8 +172,7 @@ def split_by_hash(first: dict[int, str], val_share: float, test_share: float, se
 def write_sheet(path: Path, photos: Sequence[ListedPhoto], vectors: Floats, clusters: Ints) -> None:
     """The clusters whose farthest photos are farthest apart: where a mistake is, it is among them."""
     widths: list[tuple[float, int, Ints]] = []
-    order = np.argsort(clusters, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1):
+    for members in members_of(clusters):
         if len(members) > 1:
             diameter = max(float(1 - (vectors[members[s : s + 512]] @ vectors[members].T).min())
                            for s in range(0, len(members), 512))  # fmt: skip

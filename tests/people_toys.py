@@ -33,13 +33,13 @@ def toy_photo(person: int, number: int, noise: float = 4.0) -> Image:
     return np.clip(pattern(person) + rng.normal(0, noise, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
 
 
-def write_people(folder: Path, photos: Sequence[int]) -> list[tuple[str, str]]:
+def write_people(folder: Path, photos: Sequence[int], noise: float = 4.0) -> list[tuple[str, str]]:
     """`photos[p]` photos of person p; (path relative to the folder, name of the person)."""
     rows = []
     for person, count in enumerate(photos):
         for number in range(count):
             name = f"p{person:02d}/{number}.png"
-            imwrite(folder / name, toy_photo(person, number))
+            imwrite(folder / name, toy_photo(person, number, noise))
             rows.append((name, f"p{person:02d}"))
     return rows
 

@@ -12,7 +12,8 @@ from recognizer_graphs import write_insightface_graph
 
 from basicsr.config import Options, Registries, parse_options, resolved
 from basicsr.config.checks import way_to_make
-from basicsr.config.options import AdamOptions, CosineOptions, MultiStepOptions, WandbOptions
+from basicsr.config.optim_options import AdamOptions, CosineOptions, MultiStepOptions
+from basicsr.config.options import WandbOptions
 from basicsr.utils.errors import OptionError
 
 

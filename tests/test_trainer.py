@@ -12,7 +12,8 @@ import pytest
 import torch
 from toy_run import build, parse, run, stage_options, weights_of
 
-from basicsr.engine.gradient_steps import GradientSteps, NonFiniteLossError
+from basicsr.engine.finite_guard import NonFiniteLossError
+from basicsr.engine.gradient_steps import GradientSteps
 from basicsr.engine.interrupts import EXIT_STOPPED
 from basicsr.engine.trainer import Trainer
 from basicsr.models.base_model import BaseModel, Batch, Losses
@@ -85,16 +86,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(
 
     stage.generator_losses = poisoned  # type: ignore[method-assign]
     before = {}
-    step = GradientSteps._step
+    iterate = GradientSteps.iterate
 
-    def spy(self: GradientSteps, which: str, net: torch.nn.Module, *arguments: Any) -> None:
-        before.update({key: value.clone() for key, value in net.state_dict().items()} if which == "g" else {})
-        step(self, which, net, *arguments)
+    def spy(self: GradientSteps, batch: Batch, current_iter: int) -> Any:
+        for name, net in (("g", self.stage.net_g), ("d", self.stage.net_d)):
+            assert net is not None
+            before.update({f"{name}.{key}": value.clone() for key, value in net.state_dict().items()})
+        return iterate(self, batch, current_iter)
 
-    monkeypatch.setattr(GradientSteps, "_step", spy)
+    monkeypatch.setattr(GradientSteps, "iterate", spy)
     with pytest.raises(NonFiniteLossError, match=r"iteration 2: l_g_pix = nan.*\.png"):
         Trainer(options, stage, toy / "experiments" / "nan").run()
-    assert all(torch.equal(before[key], value) for key, value in stage.net_g.state_dict().items())
+    assert stage.net_d is not None
+    assert before, "the loop has not come here"
+    for name, net in (("g", stage.net_g), ("d", stage.net_d)):
+        after = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
+        moments = {key for key in after if "running" in key}  # D has seen the pictures twice; they stay finite
+        assert all(torch.equal(before[f"{name}.{key}"], after[key]) for key in after.keys() - moments)
+        assert all(after[key].isfinite().all() for key in moments)
 
 
 def test_the_log_holds_every_loss_of_every_printed_iteration(toy: Path) -> None:

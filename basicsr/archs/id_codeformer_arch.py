@@ -14,6 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.blocks import out_of_autocast
 from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput, CodeGrad, Condition, FuseAt, TransformerLayer
 from basicsr.archs.identity_encoder_arch import (
     ConstantIdentity,
@@ -66,13 +67,17 @@ class IdentityStyle(nn.Module):
         gain, offset = style.chunk(2, dim=1)
         gate = torch.sigmoid(self.gate_dec(dec_feat) + self.gate_enc(enc_feat))  # (B, Cf, h, w) -> (B, 1, h, w)
         if self.mode != "film":
-            var, mean = torch.var_mean(dec_feat, dim=(2, 3), correction=0, keepdim=True)  # (B, Cf, 1, 1)
+            # float32: the offset is a difference that half precision would round away
+            var, mean = torch.var_mean(
+                out_of_autocast(dec_feat), dim=(2, 3), correction=0, keepdim=True
+            )  # (B, Cf, 1, 1)
             if self.mode == "adain":
                 gain = gain * (var + 1e-5).rsqrt()
             offset = offset - gain * mean
             if self.mode == "adain_mean":
-                return gate * offset
-        return gate * torch.addcmul(offset, gain, dec_feat)  # the normalisation is folded in: one pass over F_d
+                return (gate * offset).to(dec_feat.dtype)
+        # the normalisation is folded in: one pass over F_d
+        return gate * torch.addcmul(offset, gain, dec_feat).to(dec_feat.dtype)
 
 
 @ARCH_REGISTRY.register()

@@ -125,7 +125,8 @@ def _struct_section(title: str, struct: type[msgspec.Struct]) -> Iterator[str]:
         for inner in structs_in(hint):
             below.setdefault(inner, []).append(f"`{title.strip('`')}.{key}`")
     for inner, titles in below.items():
-        yield f"### {', '.join(titles)}: `type: {tag_of(inner)}`\n\n{_summary(inner)}\n\n{_table(_struct_rows(inner))}"
+        chosen_by = "" if tag_of(inner) is None else f": `type: {tag_of(inner)}`"
+        yield f"### {', '.join(titles)}{chosen_by}\n\n{_summary(inner)}\n\n{_table(_struct_rows(inner))}"
 
 
 def _struct_rows(struct: type[msgspec.Struct]) -> Iterator[Row]:

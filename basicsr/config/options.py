@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from basicsr.config.optim_options import OptimOptions, SchedulerOptions
 from basicsr.utils.errors import OptionError
 
 Spec = dict[str, Any]
@@ -75,57 +76,6 @@ class PathOptions(msgspec.Struct, frozen=True, kw_only=True):
     resume_state: Annotated[str | None, Meta(description="training_states/<iter>.state to go on from")] = None
 
 
-class AdamOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="Adam"):
-    """Adam."""
-
-    lr: Annotated[float, Meta(ge=0, description="learning rate after the warm-up")]
-    betas: Annotated[tuple[Share, Share], Meta(description="decay of the two moments")] = (0.9, 0.999)
-    weight_decay: Annotated[float, Meta(ge=0, description="L2 penalty, added to the gradient")] = 0.0
-
-
-class AdamWOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="AdamW"):
-    """Adam with decoupled weight decay."""
-
-    lr: Annotated[float, Meta(ge=0, description="learning rate after the warm-up")]
-    betas: Annotated[tuple[Share, Share], Meta(description="decay of the two moments")] = (0.9, 0.999)
-    weight_decay: Annotated[float, Meta(ge=0, description="decoupled decay, times lr")] = 0.01
-
-
-class SGDOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="SGD"):
-    """Plain gradient descent."""
-
-    lr: Annotated[float, Meta(ge=0, description="learning rate after the warm-up")]
-    momentum: Annotated[float, Meta(ge=0, description="momentum")] = 0.0
-    weight_decay: Annotated[float, Meta(ge=0, description="L2 penalty, added to the gradient")] = 0.0
-
-
-class MultiStepOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="MultiStepLR"):
-    """The learning rate times gamma at each milestone. Also under the name MultiStepRestartLR."""
-
-    milestones: Annotated[tuple[int, ...], Meta(description="iterations; a number given twice counts twice")]
-    gamma: Annotated[float, Meta(gt=0, description="factor")] = 0.1
-
-
-class CosineOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="CosineAnnealingRestartLR"):
-    """A half cosine from the learning rate to eta_min in each period; after the last period it stays at eta_min."""
-
-    periods: Annotated[tuple[Count, ...], Meta(description="iterations of each period")]
-    restart_weights: Annotated[tuple[float, ...], Meta(description="factor of the learning rate in each period")] = (
-        1.0,
-    )
-    eta_min: Annotated[float, Meta(ge=0, description="learning rate at the end of a period")] = 0.0
-
-    def __post_init__(self) -> None:
-        if len(self.periods) != len(self.restart_weights):
-            raise ValueError(
-                f"{len(self.periods)} periods and {len(self.restart_weights)} restart_weights: each period needs one."
-            )
-
-
-OptimOptions = AdamOptions | AdamWOptions | SGDOptions
-SchedulerOptions = MultiStepOptions | CosineOptions
-
-
 class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Engine keys. The losses (`*_opt`) and the stage's own arguments stand beside them in the YAML."""
 
@@ -140,6 +90,28 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
     clip_grad_norm: Annotated[
         Annotated[float, Meta(gt=0)] | None, Meta(description="largest gradient norm of network_g; ~: no clipping")
     ] = None
+    clip_grad_norm_d: Annotated[
+        Annotated[float, Meta(gt=0)] | None, Meta(description="as clip_grad_norm, for network_d")
+    ] = None
+    accumulate: Annotated[
+        Count, Meta(description="parts of batch_size_per_gpu images each, whose gradients make one step")
+    ] = 1
+    precision: Annotated[
+        Literal["float32", "bf16", "fp16"],
+        Meta(description="of the networks; losses, recogniser and code distances stay float32"),
+    ] = "float32"
+    tf32: Annotated[bool, Meta(description="GPU: float32 products with a mantissa of 10 bits, faster")] = False
+    channels_last: Annotated[bool, Meta(description="keep the channels of a pixel side by side, faster")] = False
+    compile: Annotated[
+        tuple[Literal["g", "d", "vqgan"], ...], Meta(description="networks that torch.compile translates; []: none")
+    ] = ()
+    checkpoint_activations: Annotated[
+        tuple[Literal["encoder", "transformer", "generator"], ...],
+        Meta(description="parts of network_g that compute their features again in the backward; []: none"),
+    ] = ()
+    backend: Annotated[
+        Literal["auto", "nccl", "gloo"], Meta(description="how ranks talk; auto: nccl on GPUs, gloo on CPUs")
+    ] = "auto"
     skip_non_finite: Annotated[
         int, Meta(ge=0, description="iterations in a row that may be skipped for a loss that is not finite; 0: stop")
     ] = 0

@@ -32,6 +32,10 @@ class BlurKernel:
         if self.size < 1 or self.size % 2 == 0:
             raise ValueError(f"{self}: expected an odd size")
 
+    def parameters(self) -> dict[str, str]:
+        """Kind and numbers, for a table."""
+        raise NotImplementedError(f"{type(self).__name__} lacks its names")
+
     def line(self) -> NDArray[np.float64] | None:
         """(K,) with `outer(line, line)` equal to `weights()`, where there is such a line."""
         return None
@@ -89,6 +93,20 @@ class GaussianKernel(BlurKernel):
     def is_isotropic(self) -> bool:
         return self.sigma_x == self.sigma_y
 
+    def parameters(self) -> dict[str, str]:
+        """See BlurKernel."""
+        kind = "iso" if self.is_isotropic else "aniso"
+        if self.family != "gaussian":
+            kind = "skew" if self.family == "skew" else f"{self.family}_{kind}"
+        shown = {"kernel": kind, "kernel_size": str(self.size), "sigma_x": f"{self.sigma_x:.2f}"}
+        if not self.is_isotropic:
+            shown |= {"sigma_y": f"{self.sigma_y:.2f}", "angle": f"{np.rad2deg(self.angle):.0f}"}
+        if self.family == "skew":
+            shown["skew"] = " ".join(f"{value:.2f}" for value in self.skew)
+        elif self.family != "gaussian":
+            shown["beta"] = f"{self.beta:.2f}"
+        return shown
+
     def line(self) -> NDArray[np.float64] | None:
         """See BlurKernel."""
         if not self.is_isotropic or self.family != "gaussian":
@@ -118,6 +136,11 @@ class MotionKernel(BlurKernel):
 
     length: float  # px, of the line; what the kernel's size cannot hold is cut off at both ends
     angle: float = 0.0  # radians; from x towards y, which points down
+
+    def parameters(self) -> dict[str, str]:
+        """See BlurKernel."""
+        angle = f"{np.rad2deg(self.angle):.0f}"
+        return {"kernel": "motion", "kernel_size": str(self.size), "length": f"{self.length:.2f}", "angle": angle}
 
     def _density(self) -> NDArray[np.float64]:
         length = min(self.length, self.size - 1)

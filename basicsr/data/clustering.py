@@ -49,15 +49,20 @@ def cluster_faces(vectors: Floats, pairs: Pairs, threshold: float, max_diameter:
         max_diameter: largest 1 - cosine that two photos of a cluster may have.
     """
     labels = _components(len(vectors), pairs.where(pairs.cosine >= threshold))
-    order = np.argsort(labels, kind="stable")
-    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    next_label = len(starts)
-    for members in np.split(order, starts[1:]):
+    components = members_of(labels)
+    next_label = len(components)
+    for members in components:
         parts = _bounded(vectors, pairs, members, threshold, max_diameter)
         for part in parts[1:]:
             labels[part] = next_label
             next_label += 1
     return _by_size(labels)
+
+
+def members_of(labels: Ints) -> list[Ints]:
+    """Places of each label, in the order of the labels; the places rise."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def _components(num_nodes: int, pairs: Pairs) -> Ints:
@@ -76,8 +81,8 @@ def _bounded(vectors: Floats, pairs: Pairs, members: Ints, threshold: float, max
     place = np.searchsorted(members, np.stack([inner.first, inner.second]))  # members are sorted
     labels = _components(len(members), Pairs(place[0], place[1], inner.cosine))
     parts: list[Ints] = []
-    for label in range(labels.max() + 1):
-        parts += _bounded(vectors, inner, members[labels == label], threshold + THRESHOLD_STEP, max_diameter)
+    for part in members_of(labels):
+        parts += _bounded(vectors, inner, members[part], threshold + THRESHOLD_STEP, max_diameter)
     return parts
 
 

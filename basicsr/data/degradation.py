@@ -6,6 +6,7 @@ What a sample draws from its generator depends on no option; whatever came later
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -252,13 +253,24 @@ def scaled_kernel_size(size: int, scale: float) -> int:
     return max(3, 2 * round((size * scale - 1) / 2) + 1)
 
 
+def sample_copies(
+    ranges: DegradationRanges, ranges_large: DegradationRanges | None, rng: np.random.Generator, gt_size: int
+) -> dict[str, Degradation]:
+    """Degradations of `lq`, and of `lq_large` where it has ranges; independent but for whether colours change."""
+    drawn = {"lq": ranges.sample(rng, gt_size)}
+    if ranges_large is not None:
+        drawn["lq_large"] = ranges_large.sample(rng, gt_size, same_colors_as=drawn["lq"])
+    return drawn
+
+
 def degraded_copies(
     gt: Image, ranges: DegradationRanges, ranges_large: DegradationRanges | None, rng: np.random.Generator
 ) -> dict[str, Image]:
-    """`lq`, and `lq_large` where there are ranges for it: independent degradations of one picture, uint8 BGR."""
+    """Degraded copies of one picture, uint8 BGR. See `sample_copies`."""
+    return apply_copies(gt, sample_copies(ranges, ranges_large, rng, gt.shape[0]))
+
+
+def apply_copies(gt: Image, drawn: Mapping[str, Degradation]) -> dict[str, Image]:
+    """Each degradation of one picture, uint8 BGR."""
     clean = gt.astype(np.float32) / np.float32(255)
-    drawn = ranges.sample(rng, gt.shape[0])
-    copies = {"lq": drawn.apply_to_bytes(clean)}
-    if ranges_large is not None:
-        copies["lq_large"] = ranges_large.sample(rng, gt.shape[0], same_colors_as=drawn).apply_to_bytes(clean)
-    return copies
+    return {name: degradation.apply_to_bytes(clean) for name, degradation in drawn.items()}

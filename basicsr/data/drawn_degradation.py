@@ -81,6 +81,32 @@ class Degradation:
             levels = self.jitter.apply(levels / np.float32(255)) * np.float32(255)
         return levels
 
+    def parameters(self) -> dict[str, str]:
+        """What was drawn, for a table; what is off is not in it."""
+        shown: dict[str, str] = {}
+        if self.kernel is not None:
+            shown |= self.kernel.parameters()
+        if self.small_size != self.gt_size:
+            shown["small_size"] = str(self.small_size)
+        if self.noise_sigma is not None:
+            shown |= {"noise_sigma": f"{self.noise_sigma:.2f}", "noise_seed": str(self.noise_seed)}
+        if self.jpeg_quality is not None:
+            shown["jpeg_quality"] = str(self.jpeg_quality)
+        if self.second is not None:
+            shown |= {f"second_{name}": value for name, value in self.second.parameters().items()}
+        if self.video is not None:
+            shown |= {"video_quality": str(self.video.quality), "video_generations": str(len(self.video.offsets))}
+        if self.strokes:
+            shown |= {"strokes": str(len(self.strokes)), "stroke_widths": " ".join(str(s.width) for s in self.strokes)}
+        if self.color_shift is not None:
+            shown["color_shift"] = " ".join(f"{value:.1f}" for value in self.color_shift)
+        if self.gray:
+            shown["gray"] = "1"
+        if self.jitter is not None:
+            for name in ("brightness", "contrast", "saturation", "hue"):
+                shown[name] = f"{getattr(self.jitter, name):.3f}"
+        return shown
+
 
 def _round(levels: FloatImage) -> Image:
     """0..255 -> uint8, half to even, saturated."""

@@ -13,17 +13,20 @@ import cv2
 import numpy as np
 
 from basicsr.data.face_index import FaceIndex
+from basicsr.data.lmdb_store import LmdbStore
 from basicsr.utils.errors import ImageFileError
-from basicsr.utils.img_util import Image, imread, list_images
+from basicsr.utils.img_util import Image, decode, imread, list_images
 
 
-def read_face(path: Path, size: int, resize: bool) -> Image:
+def read_face(path: Path, size: int, resize: bool, store: LmdbStore | None = None) -> Image:
     """A square picture of `size` px.
 
+    Args:
+        store: where the bytes of the file are; None: on the disk.
     Raises:
         ImageFileError: it has another size and `resize` is off; the text says the remedy.
     """
-    image = imread(path)
+    image = imread(path) if store is None else decode(store.read_bytes(path), str(path))
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image

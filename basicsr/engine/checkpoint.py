@@ -37,6 +37,7 @@ STATE_KEYS = {
     "iter": int,
     "samples": int,
     "optimizers": dict,
+    "scaler": dict,
     "rng": list,
     "best": dict,
     "log": list,
@@ -52,6 +53,7 @@ class TrainState:
     stage: BaseModel
     ema: ModelEma | None
     optimizers: dict[str, torch.optim.Optimizer]  # "g" and, with a discriminator, "d"
+    scaler: torch.amp.GradScaler | None = None  # of float16 losses; None for other precisions
     current_iter: int = 0
     samples: int = 0  # of the training set, seen by all ranks together
     best: dict[str, float] = field(default_factory=dict)  # best value of each validation figure
@@ -118,6 +120,7 @@ class Checkpoints:
             "iter": state.current_iter,
             "samples": state.samples,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in state.optimizers.items()},
+            "scaler": {} if state.scaler is None else state.scaler.state_dict(),
             "rng": [rng for rng, _ in shares],
             "log": [log for _, log in shares],
             "best": state.best,
@@ -202,6 +205,8 @@ class Checkpoints:
         saved = contents.state
         for name, optimizer in state.optimizers.items():
             load_optimizer(optimizer, saved["optimizers"][name])
+        if state.scaler is not None and saved["scaler"]:
+            state.scaler.load_state_dict(saved["scaler"])
         state.current_iter, state.samples = saved["iter"], saved["samples"]
         state.best, state.validation_due = dict(saved["best"]), saved["validation_due"]
         ranks = len(saved["rng"])

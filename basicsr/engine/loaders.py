@@ -31,15 +31,16 @@ def build_dataset(options: DatasetSpec) -> Any:
     return dataset
 
 
-def train_loader(dataset: Any, options: DatasetSpec, seed: int, samples: int) -> DataLoader[Batch]:
+def train_loader(dataset: Any, options: DatasetSpec, seed: int, samples: int, parts: int = 1) -> DataLoader[Batch]:
     """Batches of this rank for ever, beginning where `samples` of the common stream have been seen.
 
     The order of samples is f(seed) over all ranks: two ranks with half the batch see together what one rank sees. When
     the number of ranks has changed, fewer samples than there are ranks now may be seen twice.
     """
     start = samples - samples % world_size()
+    batch_size = options.loader.batch_size_per_gpu * parts  # an iteration's batch; it is cut when it is there
     sampler = EndlessSampler(len(dataset), rank(), world_size(), seed, start)
-    return _loader(dataset, options, sampler=sampler, batch_size=options.loader.batch_size_per_gpu, drop_last=True)
+    return _loader(dataset, options, sampler=sampler, batch_size=batch_size, drop_last=True)
 
 
 def val_loader(options: DatasetSpec, num_images: int | None = None) -> DataLoader[Batch]:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from basicsr.config.options import Options, to_plain
 from basicsr.engine.checkpoint import Checkpoints, TrainState
-from basicsr.engine.gradient_steps import GradientSteps, NonFiniteLossError
+from basicsr.engine.finite_guard import NonFiniteLossError
+from basicsr.engine.gradient_steps import GradientSteps
 from basicsr.engine.interrupts import EXIT_STOPPED, Interrupts
 from basicsr.engine.loaders import batches, build_dataset, train_loader
 from basicsr.engine.reader import DataError, Reader, StopRun
@@ -57,7 +58,8 @@ class Trainer:
         self.train_options, self.train_set = options.training()
         self.train_data = build_dataset(self.train_set)
         self.steps = GradientSteps(stage, self.train_options)
-        self.state = TrainState(stage, self.steps.ema, self.steps.optimizers)
+        scaler = self.steps.scaler if self.steps.is_fp16 else None
+        self.state = TrainState(stage, self.steps.ema, self.steps.optimizers, scaler)
         keep = options.logger.keep_last, options.logger.keep_every
         self.checkpoints = Checkpoints(folder, _network_specs(options, stage.identity), *keep)
         self.resumed = resume_state
@@ -66,7 +68,8 @@ class Trainer:
         elif auto_resume:
             self.resumed = self.checkpoints.load_last(self.state)
         self.means = MeanFigures()
-        self.images_per_iter = self.train_set.loader.batch_size_per_gpu * world_size()
+        parts = self.train_options.accumulate
+        self.images_per_iter = self.train_set.loader.batch_size_per_gpu * parts * world_size()
         self.speed = Speed(self.train_options.total_iter, self.images_per_iter)
         self.skipped = 0  # iterations in a row that a loss was not finite
         if self.resumed is not None:
@@ -108,16 +111,17 @@ class Trainer:
                 self.log.close()
 
     def _run(self) -> int:
-        state = self.state
+        state, start = self.state, self.state.current_iter
         try:
             if state.validation_due:
                 self._validate()
-            for number, batch in enumerate(self._batches(self.train_options.total_iter)):
-                if number == 0:
+            for batch in self._batches(self.train_options.total_iter):
+                if state.current_iter == start:
                     self.stage.check_start(batch)
                 state.current_iter += 1
                 state.samples += self.images_per_iter
-                self._after_step(batch, self._step(batch))
+                part, restored = self._step(batch)
+                self._after_step(part, restored)
         except StopRun:
             self._save()
             logger.warning("stopped by signal after iteration %d, checkpoint written", state.current_iter)
@@ -131,19 +135,37 @@ class Trainer:
             self.checkpoints.save_networks(state, "latest")
         return 0
 
-    def _step(self, batch: Batch) -> Tensor | None:
-        """One iteration; where a loss is not finite it is skipped as often as the options allow, on all ranks."""
+    def _step(self, batch: Batch) -> tuple[Batch, Tensor | None]:
+        """One iteration; where a loss is not finite it is skipped as often as the options allow, on all ranks.
+
+        Returns:
+            A part of the batch (all of it without accumulation) and its restored pictures, if any.
+        """
+        values, part, restored = self.steps.iterate(batch, self.state.current_iter)
         try:
-            values, restored = self.steps.iterate(batch, self.state.current_iter)
+            if self._reads_the_device():
+                self.steps.require_finite()
         except NonFiniteLossError as error:
             self.skipped += 1
             if self.skipped > self.train_options.skip_non_finite:
                 raise
             logger.warning("skipped (%d in a row): %s", self.skipped, error)
-            return None
+            return part, None
         self.skipped = 0
         self.means.add(values)
-        return restored
+        return part, restored
+
+    def _reads_the_device(self) -> bool:
+        """Whether this iteration is one after which the device is waited for anyway; on a CPU all are.
+
+        Skipping needs to know at once, so that the iteration does not count.
+        """
+        freq, now = self.options.logger, self.state.current_iter
+        freqs = [freq.print_freq, freq.save_checkpoint_freq]
+        if self.options.val is not None:
+            freqs.append(self.options.val.val_freq)
+        at_once = self.stage.device.type == "cpu" or self.train_options.skip_non_finite > 0
+        return at_once or now == self.train_options.total_iter or any(now % freq == 0 for freq in freqs)
 
     def _after_step(self, batch: Batch, restored: Tensor | None) -> None:
         """What the options ask for after this iteration: a line, a picture, a validation, a checkpoint."""
@@ -165,7 +187,8 @@ class Trainer:
         if now >= total:
             logger.warning("nothing to do: iteration %d of %d is done already", now, total)
             return
-        loader = train_loader(self.train_data, self.train_set, self.options.manual_seed, self.state.samples)
+        parts = self.train_options.accumulate
+        loader = train_loader(self.train_data, self.train_set, self.options.manual_seed, self.state.samples, parts)
         source = batches(loader, self.stage.device, self.train_set.key)
         start = time.perf_counter()
         with tqdm(total=total, initial=now, desc=self.options.name, disable=not is_main()) as bar:

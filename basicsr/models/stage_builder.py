@@ -12,6 +12,7 @@ from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.config.options import Options, PathOptions, Spec
 from basicsr.models.base_model import BaseModel, Networks
 from basicsr.models.self_encoder import load_self_encoder
+from basicsr.models.speed import set_device_switches, speed_up
 from basicsr.recognizers import load_recognizer
 from basicsr.utils.errors import WeightsError
 from basicsr.utils.load_report import compare
@@ -27,6 +28,8 @@ def build_stage(options: Options, device: torch.device) -> BaseModel:
     """The stage that `model_type` names, with its networks and losses on `device`."""
     train, _ = options.training()
     networks = build_networks(options)
+    set_device_switches(train)
+    speed_up(networks, train)
     built = {key.removesuffix("_opt"): _build_loss(key, spec, networks) for key, spec in train.losses.items()}
     losses = {name: loss for name, loss in built.items() if loss is not None}
     stage_class = MODEL_REGISTRY.get(options.model_type)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -78,13 +80,49 @@ def bare_net(net: nn.Module) -> nn.Module:
     return net.module if isinstance(net, DistributedDataParallel) else net
 
 
+@contextmanager
+def without_sync(net: nn.Module, on: bool) -> Iterator[None]:
+    """While `on`, forward and backward of `net` keep their gradients on this rank; they add up until one is sent."""
+    if on and isinstance(net, DistributedDataParallel):
+        with net.no_sync():
+            yield
+    else:
+        yield
+
+
 def all_reduce_mean(tensor: Tensor) -> Tensor:
     """Mean over ranks, the same on all of them. The input is not changed."""
     if world_size() == 1:
         return tensor
-    total = tensor.detach().clone()
+    return all_reduce_sum(tensor) / world_size()
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum over ranks, the same on all of them. The input is not changed."""
+    if world_size() == 1:
+        return tensor
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
-    return total / world_size()
+    return total
+
+
+def all_reduce_mean_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Mean over ranks of each tensor, all in one message. They have one type; the inputs are not changed."""
+    if world_size() == 1 or not tensors:
+        return list(tensors)
+    flat = all_reduce_mean(torch.cat([tensor.detach().reshape(-1) for tensor in tensors]))
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def all_gather_tensor(tensor: Tensor) -> Tensor:
+    """`tensor` (...) of every rank, in rank order: (R, ...) on every rank. The shapes are equal; no gradient."""
+    if world_size() == 1:
+        return tensor.detach().unsqueeze(0)
+    own = tensor.detach().contiguous()
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(parts, own)
+    return torch.stack(parts)
 
 
 def broadcast_from_main(tensor: Tensor) -> None:
