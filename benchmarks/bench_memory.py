@@ -146,14 +146,15 @@ def peak_resident() -> int:
 
 def in_a_process(size: int, stage_number: int, batch: int, device: str) -> dict[str, Any]:
     """`measure` in a process of its own; NaN where it did not fit into memory."""
-    arm = [str(size), str(stage_number), str(batch)]
-    command = [sys.executable, __file__, "--device", device, "--one", *arm]
+    arm = (size, stage_number, batch)
+    command = [sys.executable, __file__, "--device", device, "--one", *map(str, arm)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        logger.warning("%s px, stage %d, batch %d: not measured: %s", size, stage_number, batch, reason)
+        logger.warning("%s px, stage %d, batch %d: not measured: %s", *arm, reason)
         return {"peak_gib": math.nan, "iteration": "not measured"}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    logger.info("%s px, stage %d, batch %d: %.2f GiB (%s)", *arm, result["peak_gib"], result["iteration"])
     return result
 
 
