@@ -141,7 +141,6 @@ def fingerprints(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[Path, st
     return {job.output: digest(job) for job in jobs}
 
 
-@lru_cache(maxsize=100_000)
 def stamp(path: Path) -> tuple[str, int, int]:
     """Name, size and time of change of a file; zeros where it cannot be read, which is said when its turn comes."""
     try:
@@ -220,7 +219,7 @@ def summary(results: ResultsFile, num_todo: int, num_jobs: int, folder: Path) ->
     logger.info(
         "restored %d faces of %d inputs into %s; %d failed", results.num_restored, num_todo, folder, results.num_failed
     )
-    if not results.num_restored and num_todo:
+    if not results.num_restored and num_todo == num_jobs:
         return 2
     return 1 if results.num_failed else 0
 

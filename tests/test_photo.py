@@ -1,4 +1,4 @@
-"""Whole photos through the command: places of results, size, gray, boxes, references, galleries, going on after a stop."""
+"""Whole photos through the command: results and their places, gray, boxes, references, galleries, resuming."""
 
 from __future__ import annotations
 
@@ -169,6 +169,8 @@ def test_an_interrupted_run_goes_on_and_changed_settings_restore_again(
     monkeypatch.setattr(FaceRestorer, "restore_batch", counted)
     assert restore("-i", tmp_path / "in", "--resume") == 1  # the broken one is tried again
     assert restored == [1]
+    assert restore("-i", tmp_path / "in", "--resume") == 1  # and nothing else, which does not make the rest undone
+    assert restored == [1]
     (tmp_path / "in/broken.png").unlink()
     assert restore("-i", tmp_path / "in", "--resume") == 0
     assert restored == [1]
@@ -250,9 +252,9 @@ def test_a_network_of_spandrel_enlarges_in_tiles_without_a_seam() -> None:
     assert spandrel is sys.modules["spandrel"]
     whole, tiled = (Upsampler.__new__(Upsampler) for _ in range(2))
     for upsampler, tile in ((whole, 0), (tiled, 30)):
-        net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Upsample(scale_factor=2))
-        torch.nn.init.constant_(net[0].weight, 1 / 27)
-        torch.nn.init.zeros_(net[0].bias)
+        blur = torch.nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        torch.nn.init.constant_(blur.weight, 1 / 27)
+        net = torch.nn.Sequential(blur, torch.nn.Upsample(scale_factor=2))
         upsampler.model, upsampler.device, upsampler.scale, upsampler.tile = net, torch.device("cpu"), 2, tile
     photo = photo_with((1, 1), size=100)
     large = whole.enlarge(photo)

@@ -45,7 +45,7 @@ def _add_identity(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--match_margin", type=float, default=MATCH_MARGIN, help="least lead over the next person")
     group.add_argument(
-        "--doubtful", type=float, default=DOUBTFUL, help="similarity after restoration that puts references in doubt"
+        "--doubtful", type=float, default=DOUBTFUL, help="similarity below which references are reported"
     )
     group.add_argument("--gallery_cache", type=Path, help="file of its embeddings (default: in the output folder)")
 

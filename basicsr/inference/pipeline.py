@@ -218,11 +218,11 @@ class Run:
                 logger.error("%s", error)
                 self.results.fail(job, error, **{k: v for k, v in more.items() if k in ("restored", "final", "face")})
                 continue
-            doubtful = face.mode == "ref" and (face.similarity_after or 0.0) < self.settings.doubtful
-            if doubtful:
+            nearest = max(face.similarity_before or -1.0, face.similarity_after or -1.0)
+            if face.mode == "ref" and nearest < self.settings.doubtful:
                 logger.warning(
-                    "%s: after restoration the face has similarity %.2f to its references, below %g: they may be of "
-                    "someone else.", more.get("restored", job.output), face.similarity_after, self.settings.doubtful,
+                    "%s: the similarity to the references is %.2f, below %g even after restoration: they may be of "
+                    "someone else.", more.get("restored", job.output), nearest, self.settings.doubtful,
                 )  # fmt: skip
                 more["doubtful_reference"] = True
             self.results.add(job, face, photo.seconds[i], **more)

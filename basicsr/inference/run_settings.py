@@ -17,7 +17,7 @@ from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image
 from basicsr.utils.picture import Picture
 
-DOUBTFUL = 0.2  # cosine of a restored face to its references below which they are hardly of the same person
+DOUBTFUL = 0.2  # cosine of a face to its references, before and after restoration, of hardly the same person
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RunSettings:
         detector: None: inputs are aligned crops.
         read_ref: a reference's aligned face.
         gallery: people; None: each job's own references.
-        doubtful: similarity after restoration below which a reference is reported.
+        doubtful: references are reported to which the face is less similar than this, before and after restoration.
         fingerprints: of each job's output, what decides its result.
     """
 
