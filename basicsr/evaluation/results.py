@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from basicsr.evaluation.statistics import Floats, Summary, cluster_numbers, summarize
+from basicsr.evaluation.statistics import Floats, Ints, Summary, cluster_numbers, summarize_columns
 from basicsr.utils.seed import rng_for
 
 
@@ -92,18 +92,28 @@ class EvaluationResult:
     @cached_property
     def summaries(self) -> dict[tuple[str, str], Summary]:
         """Summary by (run, figure key); absent where no image has the figure in all runs."""
-        identity = {pair.name: pair.identity for pair in self.pairs}
         table: dict[tuple[str, str], Summary] = {}
+        groups: dict[tuple[str, ...], list[str]] = {}  # pictures -> keys of the figures that exactly these have
         for figure in self.figures:
-            names = self.common_names(figure.key)
+            groups.setdefault(tuple(self.common_names(figure.key)), []).append(figure.key)
+        for names, keys in groups.items():
             if not names:
                 continue
-            clusters = cluster_numbers([identity[name] for name in names])
-            for run in self.runs:
-                # the same draws for every run, so that intervals of one figure can be compared
-                rng = rng_for(self.seed)
-                table[run, figure.key] = summarize(self.values_of(run, figure.key), clusters, rng, self.num_resamples)
+            cells = [(run, key) for key in keys for run in self.runs]
+            columns = np.array([[self.values[run][key][name] for name in names] for run, key in cells]).T  # (N, K)
+            # the same draws for every run, so that intervals of one figure can be compared
+            found = summarize_columns(columns, self.clusters(names), rng_for(self.seed), self.num_resamples)
+            table.update(zip(cells, found, strict=True))
         return table
+
+    def clusters(self, names: Sequence[str]) -> Ints:
+        """Numbers of the people on the named pictures."""
+        return cluster_numbers([self.identity[name] for name in names])
+
+    @cached_property
+    def identity(self) -> dict[str, str | None]:
+        """Person by name of the picture."""
+        return {pair.name: pair.identity for pair in self.pairs}
 
     @property
     def has_identities(self) -> bool:

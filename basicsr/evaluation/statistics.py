@@ -1,11 +1,11 @@
 """Means with intervals. Photos of one person are not independent, so the bootstrap draws people, not photos.
 
-Shapes: N images; C clusters (identities); R resamples.
+Shapes: N images; K columns (runs times figures); C clusters (identities); R resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PERCENTILES = (5, 10, 50, 90)
-MAX_DRAWS_AT_ONCE = 1 << 22  # 32 MiB of indices
+MAX_DRAWS_AT_ONCE = 1 << 22  # 32 MiB of indices, and as much of counts
 
 
 @dataclass(frozen=True)
@@ -35,37 +35,63 @@ def summarize(
     values: Floats, clusters: Ints, rng: np.random.Generator, num_resamples: int = 2000, level: float = 0.95
 ) -> Summary:
     """Mean, spread and interval of (N,) values with (N,) cluster numbers 0..C-1; N >= 1."""
+    return summarize_columns(values[:, None], clusters, rng, num_resamples, level)[0]
+
+
+def summarize_columns(
+    values: Floats, clusters: Ints, rng: np.random.Generator, num_resamples: int = 2000, level: float = 0.95
+) -> list[Summary]:
+    """`summarize` of each column of (N, K) values, all with the same draws."""
     num_clusters = int(clusters.max()) + 1
-    finite = bool(np.isfinite(values).all())
-    low: float | None = None
-    high: float | None = None
-    if finite and num_clusters > 1:
-        means = bootstrap_means(values, clusters, rng, num_resamples)
-        low, high = (float(v) for v in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
-    return Summary(
-        n=len(values),
-        num_clusters=num_clusters,
-        mean=float(values.mean()),
-        sd=float(values.std(ddof=1)) if finite and len(values) > 1 else None,
-        ci_low=low,
-        ci_high=high,
+    finite = np.isfinite(values).all(axis=0)  # (K,)
+    bounds = np.full((2, values.shape[1]), np.nan)
+    if num_clusters > 1 and finite.any():
+        means = bootstrap_columns(values[:, finite], clusters, rng, num_resamples)
+        bounds[:, finite] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    summaries = []
+    for column, is_finite, (low, high) in zip(values.T, finite, bounds.T, strict=True):
         # "lower" picks a measured value: interpolation next to an infinite PSNR would give NaN
-        percentiles={p: float(np.percentile(values, p, method="linear" if finite else "lower")) for p in PERCENTILES},
-    )
+        percentiles = np.percentile(column, PERCENTILES, method="linear" if is_finite else "lower")
+        summaries.append(
+            Summary(
+                n=len(column),
+                num_clusters=num_clusters,
+                mean=float(column.mean()),
+                sd=float(column.std(ddof=1)) if is_finite and len(column) > 1 else None,
+                ci_low=None if np.isnan(low) else float(low),
+                ci_high=None if np.isnan(high) else float(high),
+                percentiles={p: float(value) for p, value in zip(PERCENTILES, percentiles, strict=True)},
+            )
+        )
+    return summaries
+
+
+def bootstrap_weights(num_clusters: int, rng: np.random.Generator, num_resamples: int) -> Iterator[Floats]:
+    """Blocks (rows, C), R rows in all: how often each cluster is drawn when C are drawn with replacement."""
+    rows = max(1, MAX_DRAWS_AT_ONCE // num_clusters)
+    for start in range(0, num_resamples, rows):
+        num_rows = min(rows, num_resamples - start)
+        drawn = rng.integers(num_clusters, size=(num_rows, num_clusters))
+        drawn += np.arange(num_rows)[:, None] * num_clusters  # one histogram for all rows of the block
+        counts = np.bincount(drawn.ravel(), minlength=num_rows * num_clusters)
+        yield counts.reshape(num_rows, num_clusters).astype(np.float64)
+
+
+def bootstrap_columns(values: Floats, clusters: Ints, rng: np.random.Generator, num_resamples: int) -> Floats:
+    """(R, K) means over the images of C clusters drawn with replacement; every column of (N, K) sees the same draws.
+
+    A draw needs only the sum and the number of images of each cluster, so that all draws of all columns are one product
+    of a (R, C) matrix of counts with the (C, K) sums.
+    """
+    counts = np.bincount(clusters).astype(np.float64)  # (C,)
+    sums = np.stack([np.bincount(clusters, weights=column) for column in values.T], axis=1)  # (C, K)
+    blocks = bootstrap_weights(len(counts), rng, num_resamples)
+    return np.concatenate([weights @ sums / (weights @ counts)[:, None] for weights in blocks])  # (R, K)
 
 
 def bootstrap_means(values: Floats, clusters: Ints, rng: np.random.Generator, num_resamples: int) -> Floats:
-    """(R,) means over the images of C clusters drawn with replacement, the same draws for the same `rng` state."""
-    sums = np.bincount(clusters, weights=values)  # (C,)
-    counts = np.bincount(clusters).astype(np.float64)  # (C,)
-    num_clusters = len(sums)
-    means = np.empty(num_resamples)
-    rows = max(1, MAX_DRAWS_AT_ONCE // num_clusters)
-    for start in range(0, num_resamples, rows):
-        stop = min(start + rows, num_resamples)
-        drawn = rng.integers(num_clusters, size=(stop - start, num_clusters))  # (rows, C)
-        means[start:stop] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return means
+    """(R,) means of (N,) values, see `bootstrap_columns`."""
+    return bootstrap_columns(values[:, None], clusters, rng, num_resamples)[:, 0]
 
 
 def cluster_numbers(identities: Sequence[str | None]) -> Ints:

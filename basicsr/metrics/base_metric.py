@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,15 @@ class MetricUnavailable(UserError):  # noqa: N818 (a state that reports print, n
 class Metric(nn.Module, ABC):
     """Per-image figure of restored images against their ground truth.
 
-    A subclass sets `label`, `better` and `protocol` and implements `score`. Images are rounded to 8 bit first, so that
+    A subclass sets `label`, `better`, `value_range` and `protocol` and implements `score`. Where a part of the work
+    depends on the ground truth alone, `reference` does that part, so that several runs can share it, and `compare` the
+    rest. Images are rounded to 8 bit first, so that
     a value is that of the saved files. A module only so that `.to(device)` moves the networks inside.
     """
 
     label: str  # as tables print it, conditions included: "LPIPS-squeeze"
     better: Direction
+    value_range: str = ""  # with the unit: "[0, 1]", "dB, 0 to inf"
     protocol: str  # one line: everything that must be equal for two values to be comparable
 
     def __init__(self) -> None:
@@ -40,6 +43,14 @@ class Metric(nn.Module, ABC):
     @abstractmethod
     def score(self, restored: Tensor, gt: Tensor) -> Tensor:
         """(B,) values of (B, 3, H, W) RGB [-1, 1] images that hold 8-bit levels."""
+
+    def reference(self, gt: Tensor) -> Any:
+        """What `compare` needs of (B, 3, H, W) RGB [-1, 1] ground truths that hold 8-bit levels."""
+        return gt
+
+    def compare(self, restored: Tensor, reference: Any) -> Tensor:
+        """(B,) values of images like those of `score`; `score(x, gt) = compare(x, reference(gt))`."""
+        return self.score(restored, reference)
 
     @torch.no_grad()
     def measure(self, restored: Tensor, gt: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class ColorDifferenceMetric(Metric):
     """
 
     better = "lower"
+    value_range = "0 to about 100"
     label = "Delta E (face)"
     protocol = (
         f"mean CIEDE2000 (D65) over those cells of a {NUM_CELLS} x {NUM_CELLS} grid, averaged in linear light, whose "
@@ -54,7 +55,15 @@ class ColorDifferenceMetric(Metric):
 
     def score(self, restored: Tensor, gt: Tensor) -> Tensor:
         """(B,) of (B, 3, H, W) RGB [-1, 1]."""
-        return ciede2000(face_colors(restored), face_colors(gt)).mean(1)  # (B, N) -> (B,)
+        return self.compare(restored, self.reference(gt))
+
+    def reference(self, gt: Tensor) -> Tensor:
+        """CIE Lab of the cells of the face (B, 3, N)."""
+        return face_colors(gt)
+
+    def compare(self, restored: Tensor, reference: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB [-1, 1], and (B, 3, N) of the ground truths -> (B,)."""
+        return ciede2000(face_colors(restored), reference).mean(1)  # (B, N) -> (B,)
 
 
 def face_colors(images: Tensor) -> Tensor:

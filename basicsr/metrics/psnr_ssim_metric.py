@@ -40,6 +40,7 @@ class PSNRMetric(Metric):
     """
 
     better = "higher"
+    value_range = "dB, 0 to inf"
 
     def __init__(self, crop_border: int = 0, test_y_channel: bool = False) -> None:
         super().__init__()
@@ -50,9 +51,15 @@ class PSNRMetric(Metric):
 
     def score(self, restored: Tensor, gt: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B,) dB."""
-        difference = levels(restored, self.crop_border, self.test_y_channel) - levels(
-            gt, self.crop_border, self.test_y_channel
-        )
+        return self.compare(restored, self.reference(gt))
+
+    def reference(self, gt: Tensor) -> Tensor:
+        """Levels (B, C, H, W)."""
+        return levels(gt, self.crop_border, self.test_y_channel)
+
+    def compare(self, restored: Tensor, reference: Tensor) -> Tensor:
+        """(B, 3, H, W), and levels -> (B,) dB."""
+        difference = levels(restored, self.crop_border, self.test_y_channel) - reference
         return 10 * torch.log10(255.0**2 / difference.square().mean(dim=(1, 2, 3)))
 
 
@@ -65,6 +72,7 @@ class SSIMMetric(Metric):
     """
 
     better = "higher"
+    value_range = "[-1, 1]"
 
     def __init__(self, crop_border: int = 0, test_y_channel: bool = False) -> None:
         super().__init__()
@@ -75,15 +83,24 @@ class SSIMMetric(Metric):
 
     def score(self, restored: Tensor, gt: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B,) in [-1, 1]."""
-        x = levels(restored, self.crop_border, self.test_y_channel)  # (B, C, H, W)
+        return self.compare(restored, self.reference(gt))
+
+    def reference(self, gt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Levels (B, C, H, W), their windows' means and variances (B, C, H-10, W-10)."""
         y = levels(gt, self.crop_border, self.test_y_channel)
-        if min(x.shape[-2:]) < SSIM_WINDOW:
+        if min(y.shape[-2:]) < SSIM_WINDOW:
             raise ValueError(
-                f"SSIM needs at least {SSIM_WINDOW} pixels a side after the crop, got {tuple(x.shape[-2:])}"
+                f"SSIM needs at least {SSIM_WINDOW} pixels a side after the crop, got {tuple(y.shape[-2:])}"
             )
-        mu_x, mu_y = window_mean(x), window_mean(y)
+        mu_y = window_mean(y)
+        return y, mu_y, window_mean(y * y) - mu_y * mu_y
+
+    def compare(self, restored: Tensor, reference: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """(B, 3, H, W), and what `reference` gives -> (B,) in [-1, 1]."""
+        y, mu_y, var_y = reference
+        x = levels(restored, self.crop_border, self.test_y_channel)  # (B, C, H, W)
+        mu_x = window_mean(x)
         var_x = window_mean(x * x) - mu_x * mu_x
-        var_y = window_mean(y * y) - mu_y * mu_y
         cov = window_mean(x * y) - mu_x * mu_y
         ssim = ((2 * mu_x * mu_y + SSIM_C1) * (2 * cov + SSIM_C2)) / (
             (mu_x * mu_x + mu_y * mu_y + SSIM_C1) * (var_x + var_y + SSIM_C2)

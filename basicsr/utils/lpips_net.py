@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from basicsr.utils.errors import WeightsError
@@ -75,12 +76,30 @@ class LPIPSNet(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """(B, 3, H, W) RGB [-1, 1] twice -> (B,) distances."""
-        distance = pred.new_zeros(pred.shape[0])
-        features_pred = self.net(self.scaling_layer(pred))
-        features_target = self.net(self.scaling_layer(target))
-        for lin, f_pred, f_target in zip(self.lins, features_pred, features_target, strict=True):
-            difference = (unit_length(f_pred) - unit_length(f_target)).square()  # (B, C_k, h_k, w_k)
-            distance = distance + lin(difference).mean(dim=(1, 2, 3))  # (B, 1, h_k, w_k) -> (B,)
+        return self.pooled(self.maps(self.features(pred), self.features(target)))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB [-1, 1] -> unit vectors (B, C_k, h_k, w_k) of every layer."""
+        return [unit_length(features) for features in self.net(self.scaling_layer(images))]
+
+    def maps(self, one: Sequence[Tensor], other: Sequence[Tensor]) -> list[Tensor]:
+        """Where two pictures differ, by layer (B, 1, h_k, w_k), of what `features` gives."""
+        return [lin((x - y).square()) for lin, x, y in zip(self.lins, one, other, strict=True)]
+
+    @staticmethod
+    def pooled(maps: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+        """Distance (B,): sum over layers of the mean of each map (B, 1, h_k, w_k).
+
+        Args:
+            mask: (B, 1, H, W) in [0, 1]: the mean is weighted with its share in each cell; None: all alike.
+        """
+        distance = maps[0].new_zeros(len(maps[0]))
+        for layer in maps:
+            if mask is None:
+                distance = distance + layer.mean(dim=(1, 2, 3))  # (B, 1, h_k, w_k) -> (B,)
+            else:
+                weights = F.adaptive_avg_pool2d(mask, layer.shape[-2:])  # (B, 1, H, W) -> (B, 1, h_k, w_k)
+                distance = distance + (layer * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3))
         return distance
 
 

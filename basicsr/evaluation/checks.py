@@ -1,0 +1,139 @@
+"""Checks of a run that is guided by a reference: does it listen, does it copy, how far is it from what can be reached?
+
+They are differences as those of comparison.py, with a family of their own. Runs take part by their role (ROLES).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from basicsr.evaluation.comparison import Contrast, Difference, estimate
+from basicsr.evaluation.results import Figure
+from basicsr.evaluation.runs import RunValues
+from basicsr.utils.errors import UserError
+
+ROLES: dict[str, str] = {
+    "main": "the run that is checked, restored with the right references",
+    "wrong": "the same network, given photos of somebody else",
+    "oracle": "the same network, given the ground truth itself as reference",
+    "ceiling": "the autoencoder's reconstruction of the ground truth: what its codebook can show at all",
+    "blind": "the same network without an identity",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row: the question, the difference, and what its sign says."""
+
+    question: str
+    difference: Difference
+    if_positive: str
+    if_negative: str
+    judge: str
+
+    @property
+    def answer(self) -> str:
+        """What may be said."""
+        if self.difference.verdict in ("no difference shown", "too few people"):
+            return self.difference.verdict
+        return self.if_positive if self.difference.mean > 0 else self.if_negative
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of two columns of one judge; kinds are those of Figure, roles those of ROLES."""
+
+    text: str
+    plus: tuple[str, str]  # role, kind
+    minus: tuple[str, str]
+    if_positive: str
+    if_negative: str
+
+
+QUESTIONS = (
+    Question(
+        "Does a right reference help more than a wrong one?",
+        ("main", "ids"), ("wrong", "ids"), "yes: it listens to the reference", "no: a wrong reference is better",
+    ),
+    Question(
+        "Does a wrong reference pull the face towards its person (more than the GT is like them)?",
+        ("wrong", "ids_ref"), ("wrong", "cos_ref_gt"), "yes: it can be misused to change a person", "no",
+    ),
+    Question(
+        "Does it copy the reference (more alike than two photos of the person are)?",
+        ("main", "ids_ref"), ("main", "cos_ref_gt"), "yes: it copies", "no: less alike than two real photos",
+    ),
+    Question(
+        "Does a reference help more than none?",
+        ("main", "ids"), ("blind", "ids"), "yes", "no: it is better without",
+    ),
+    Question(
+        "Would a perfect reference (the GT) give more?",
+        ("oracle", "ids"), ("main", "ids"), "yes: the reference limits", "no: the reference is not used better",
+    ),
+    Question(
+        "Could the codebook show more?",
+        ("ceiling", "ids"), ("main", "ids"), "yes: the code prediction limits", "no: the codebook limits",
+    ),
+)  # fmt: skip
+
+
+def check_runs(
+    runs: Sequence[RunValues], roles: Mapping[str, str], *, seed: int = 0, num_resamples: int = 10_000
+) -> list[Check]:
+    """The checks for which there are runs, for every judge.
+
+    Args:
+        roles: label of a run by role, see ROLES.
+    Raises:
+        UserError: no such role or run.
+    """
+    by_label = {run.label: run for run in runs}
+    for role, label in roles.items():
+        if role not in ROLES:
+            raise UserError(f"role '{role}': expected one of {', '.join(ROLES)}")
+        if label not in by_label:
+            raise UserError(f"role {role}={label}: no such run; there are: {', '.join(by_label)}")
+    asked: list[tuple[Question, Contrast]] = []
+    for question in QUESTIONS:
+        (role, kind), (minus_role, minus_kind) = question.plus, question.minus
+        if role not in roles or minus_role not in roles:
+            continue
+        plus_figures = figures_by_judge(by_label[roles[role]], kind)
+        minus_figures = figures_by_judge(by_label[roles[minus_role]], minus_kind)
+        for judge, figure in plus_figures.items():
+            if judge in minus_figures:
+                minus_key = minus_figures[judge].key
+                contrast = Contrast(question.text, roles[role], figure.key, roles[minus_role], minus_key, figure)
+                asked.append((question, contrast))
+    differences = {
+        id(d.contrast): d for d in estimate(runs, [c for _, c in asked], seed=seed, num_resamples=num_resamples)
+    }
+    return [
+        Check(
+            question.text, differences[id(contrast)], question.if_positive, question.if_negative, contrast.figure.judge
+        )
+        for question, contrast in asked
+        if id(contrast) in differences
+    ]
+
+
+def figures_by_judge(run: RunValues, kind: str) -> dict[str, Figure]:
+    """The figures of one kind, by judge."""
+    return {figure.judge: figure for figure in run.figures.values() if figure.kind == kind}
+
+
+def roles_from_names(labels: Sequence[str]) -> dict[str, str]:
+    """Roles that runs are called by: wrong, oracle, ceiling, vqgan, none or blind, ref; of several the first.
+
+    A run called `ref` is the main one; without it, or without a counterpart, there is nothing to check.
+    """
+    words = {"ref": "main", "wrong": "wrong", "oracle": "oracle", "ceiling": "ceiling", "vqgan": "ceiling",
+             "none": "blind", "blind": "blind"}  # fmt: skip
+    roles: dict[str, str] = {}
+    for label in labels:
+        role = words.get(label.lower().replace("_", " ").split(" ")[-1])
+        if role is not None:
+            roles.setdefault(role, label)
+    return roles
