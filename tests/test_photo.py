@@ -261,3 +261,20 @@ def test_a_network_of_spandrel_enlarges_in_tiles_without_a_seam() -> None:
     assert large.shape == (200, 200, 3)
     np.testing.assert_array_equal(tiled.enlarge(photo), large)
     assert whole.enlarge_to(photo, (150, 140)).shape == (150, 140, 3)
+
+
+@pytest.mark.slow
+def test_a_weights_file_of_spandrel_enlarges_background_and_faces(toy: Path, restore: Tool, tmp_path: Path) -> None:
+    pytest.importorskip("spandrel", reason="the extra spandrel is not installed")
+    from spandrel.architectures.Compact import SRVGGNetCompact
+
+    torch.manual_seed(0)
+    net = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=16, num_conv=2, upscale=2)
+    torch.save({"params": net.state_dict()}, tmp_path / "x2.pth")
+    for more in ([], ["--face_upsample"]):
+        flags = ["--bg_upsampler", tmp_path / "x2.pth", "--bg_tile", "50", "-s", "3", *more]
+        assert restore("-i", toy / "one.png", *flags) == 0
+        assert imread(tmp_path / "out/final_results/one.png").shape == (3 * PHOTO_SIZE, 3 * PHOTO_SIZE, 3)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth: no network for enlarging"):
+        restore("-i", toy / "one.png", "--bg_upsampler", tmp_path / "other.pth")
