@@ -24,8 +24,8 @@ from basicsr.evaluation import (
     write_report,
     write_tables,
 )
-from basicsr.evaluation.pairing import ANY_RUN
 from basicsr.evaluation.results import EvaluationResult
+from basicsr.evaluation.sources import ANY_RUN
 from basicsr.utils.cli import run_main
 from basicsr.utils.errors import UserError
 

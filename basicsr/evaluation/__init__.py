@@ -3,9 +3,9 @@
 from basicsr.evaluation.charts import read_curves
 from basicsr.evaluation.evaluate import evaluate_folders
 from basicsr.evaluation.instruments import JudgingOptions
-from basicsr.evaluation.pairing import Sources
 from basicsr.evaluation.report import write_report
 from basicsr.evaluation.results import EvaluationResult
+from basicsr.evaluation.sources import Sources
 from basicsr.evaluation.tables import write_tables
 from basicsr.utils.text_util import make_folder
 

@@ -107,9 +107,13 @@ def check_runs(
                 minus_key = minus_figures[judge].key
                 contrast = Contrast(question.text, roles[role], figure.key, roles[minus_role], minus_key, figure)
                 asked.append((question, contrast))
-    differences = {id(d.contrast): d for d in estimate(runs, [c for _, c in asked], seed=seed, num_resamples=num_resamples)}
+    differences = {
+        id(d.contrast): d for d in estimate(runs, [c for _, c in asked], seed=seed, num_resamples=num_resamples)
+    }
     return [
-        Check(question.text, differences[id(contrast)], question.if_positive, question.if_negative, contrast.figure.judge)
+        Check(
+            question.text, differences[id(contrast)], question.if_positive, question.if_negative, contrast.figure.judge
+        )
         for question, contrast in asked
         if id(contrast) in differences
     ]

@@ -124,7 +124,11 @@ class FeatureNet:
     """
 
     def __init__(
-        self, path: Path, side: int = DEFAULT_SIDE, pixel_range: PixelRange = "-1..1", device: str | torch.device = "cpu"
+        self,
+        path: Path,
+        side: int = DEFAULT_SIDE,
+        pixel_range: PixelRange = "-1..1",
+        device: str | torch.device = "cpu",
     ) -> None:
         if not path.is_file():
             raise WeightsError(f"{path}: no such feature network; give a TorchScript (.pt) or ONNX file")
