@@ -60,8 +60,8 @@ def to_tensor(image: Image) -> Tensor:
 
 def digest_of(image: Image) -> Digest:
     """What tells the content of two pictures apart."""
-    pixels = np.ascontiguousarray(image)
-    return hashlib.blake2b(pixels, digest_size=DIGEST_BYTES, person=str(image.shape[:2]).encode()[:16]).digest()
+    shape = "x".join(map(str, image.shape[:2])).encode()
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=DIGEST_BYTES, person=shape).digest()
 
 
 def load_pair(pair: EvaluationPair, instruments: Instruments) -> LoadedPair:

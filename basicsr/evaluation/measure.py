@@ -152,9 +152,10 @@ class Measurer:
                 self.embed([item.gt_digest for item in batch], [item.gt for item in batch if item.gt is not None])
                 self.gt_digests.update((item.pair.name, item.gt_digest) for item in batch)
         references: dict[str, Any] = {}
-        for gauge in self.instruments.gauges if gt is not None else ():
-            with self.watch.time(gauge.name, 0):
-                references[gauge.name] = gauge.reference(gt, masks)
+        for gauge in self.instruments.gauges:
+            if gt is not None:
+                with self.watch.time(gauge.name, 0):
+                    references[gauge.name] = gauge.reference(gt, masks)
         fid = self.instruments.fid
         if fid is not None and fid.against_gt and gt is not None:
             with self.watch.time("FID features", len(batch)):

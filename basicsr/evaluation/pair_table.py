@@ -1,4 +1,4 @@
-"""Pairs as a CSV says: columns gt, restored, ref, ref:<run>, lq, gallery, mask, identity; several files are joined by ';'.
+"""Pairs as a CSV says: columns gt, restored, ref, ref:<run>, lq, gallery, mask, identity; several files joined by ';'.
 
 Any further column describes the picture (yaw, eyeglasses, degradation, ...): the report has a slice for its values.
 """
@@ -123,8 +123,9 @@ def attributes_of(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def label_identities(matching: Matching, table: Path) -> None:
-    """Fill in the identities that the rows did not say, from a CSV with columns path and identity, in place; its further
-    columns describe the pictures.
+    """Fill in the identities that the rows did not say, from a CSV with columns path and identity, in place.
+
+    Its further columns describe the pictures.
 
     The table's paths may start higher up than the ground truth folder: the ends of the paths are compared.
     """

@@ -1,4 +1,4 @@
-"""Which restored picture belongs to which ground truth, reference and LQ. What does not match is named, never dropped."""
+"""Which restored picture belongs to which ground truth, reference and LQ. What does not match is named."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def match(sources: Sources) -> Matching:
 
 
 def match_folders(sources: Sources, runs: Mapping[str, PictureFolder]) -> Matching:
-    """Match by name; every picture of the GT folder (without one: of the LQ folder) and of every run is accounted for."""
+    """Match by name; every picture of the GT folder (without one: the LQ folder) and of every run counts."""
     base = sources.gt or sources.lq
     if base is None:
         raise UserError(
-            "nothing to judge against: give --gt DIR, or --pairs CSV with a column gt; a set without ground truth needs "
-            "--lq DIR"
+            "nothing to judge against: give --gt DIR, or --pairs CSV with a column gt; a set without ground truth "
+            "needs --lq DIR"
         )
     what = "ground truth" if sources.gt else "LQ"
     base_folder = PictureFolder(base)

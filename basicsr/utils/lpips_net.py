@@ -101,7 +101,9 @@ class LPIPSNet(nn.Module):
             if mask is None:
                 distance = distance + layer.mean(dim=(1, 2, 3))  # (B, 1, h_k, w_k) -> (B,)
             else:
-                weights = F.adaptive_avg_pool2d(mask, layer.shape[-2:])  # (B, 1, H, W) -> (B, 1, h_k, w_k)
+                weights = F.adaptive_avg_pool2d(
+                    mask, (layer.shape[-2], layer.shape[-1])
+                )  # (B, 1, H, W) -> (B, 1, h_k, w_k)
                 distance = distance + (layer * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3))
         return distance
 
