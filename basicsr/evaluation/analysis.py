@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from basicsr.evaluation.checks import Check, check_runs, roles_from_names
-from basicsr.evaluation.comparison import NUM_RESAMPLES, Difference, compare_runs
+from basicsr.evaluation.comparison import COMPARED_KINDS, NUM_RESAMPLES, Difference, compare_runs
 from basicsr.evaluation.results import EvaluationResult
 from basicsr.evaluation.runs import runs_of
 from basicsr.evaluation.slices import Slice, make_slices
+from basicsr.utils.errors import UserError
 
 W_IN_NAME = re.compile(r"^(?P<family>.+?)[ _@,]+w ?= ?(?P<w>\d*\.?\d+)$")  # "D w=0.5"
 
@@ -56,8 +57,11 @@ def analyse(
     """
     runs = runs_of(result)
     found: list[Difference] = []
-    chosen = baseline or result.runs[0]
-    if len(runs) > 1 or baseline is not None:
+    chosen = result.runs[0] if baseline is None else baseline
+    if chosen not in result.runs:
+        raise UserError(f"baseline '{chosen}': expected one of {', '.join(result.runs)}")
+    ranked = any(f.kind in COMPARED_KINDS and result.common_names(f.key) for f in result.figures)
+    if len(runs) > 1 and (ranked or compared is not None):
         found = compare_runs(runs, chosen, compared, seed=result.seed, num_resamples=num_resamples)
     known = roles_from_names(result.runs) if roles is None else dict(roles)
     return Analysis(

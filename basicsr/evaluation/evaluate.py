@@ -58,16 +58,14 @@ def evaluate_folders(
     total = merge(all_gather_objects(share))
     failures = in_order(matching.failures + total.failures, pairs)
     figures = instruments.figures()
-    if not any(total.values[run][figure.key] for run in runs for figure in figures):
+    if not total.fid_of_run and not any(total.values[run][figure.key] for run in runs for figure in figures):
         first = failures[0] if failures else "no figure is defined on them"
         raise UserError(f"none of the {len(pairs)} pairs could be judged; the first reason: {first}")
     known = calibrations or [calibrate_by_people(judge, total) for judge in instruments.judges]
     figures = add_misses(figures, total.values, known, instruments)
     set_figures, set_values = fid_of(instruments, total, runs)
-    for failure in failures:
-        logger.warning("not judged: %s", failure)
-    for warning in matching.warnings:
-        logger.warning("%s", warning)
+    for line in [*(f"not judged: {failure}" for failure in failures), *matching.warnings]:
+        logger.warning("%s", line)
     return EvaluationResult(
         title=title,
         note=note,
