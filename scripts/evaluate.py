@@ -107,6 +107,15 @@ def add_comparison(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--slice", nargs="+", metavar="COLUMN", help="default: every column that sorts into groups")
 
 
+def split_name(argument: str) -> tuple[str, str, str]:
+    """`NAME=PATH` at the last `=` behind which there is a file or folder ("D w=0.5=results/d"), else at the first."""
+    parts = argument.split("=")
+    for i in range(len(parts) - 1, 1, -1):
+        if Path("=".join(parts[i:])).exists():
+            return "=".join(parts[:i]), "=", "=".join(parts[i:])
+    return argument.partition("=")
+
+
 def named_paths(arguments: list[str], flag: str, default_name: str | None = None) -> dict[str, Path]:
     """`NAME=PATH` or `PATH` (named `default_name`, or after the file or folder) -> path by name.
 
@@ -115,7 +124,7 @@ def named_paths(arguments: list[str], flag: str, default_name: str | None = None
     """
     paths: dict[str, Path] = {}
     for argument in arguments:
-        name, equals, rest = argument.partition("=")
+        name, equals, rest = split_name(argument)
         if not equals or not name or "/" in name or Path(argument).exists():
             path = Path(argument)
             name = path.resolve().name if default_name is None else default_name

@@ -13,7 +13,7 @@ from basicsr.evaluation.runs import runs_of
 from basicsr.evaluation.slices import Slice, make_slices
 from basicsr.utils.errors import UserError
 
-W_IN_NAME = re.compile(r"^(?P<family>.+?)[ _@,]+w ?= ?(?P<w>\d*\.?\d+)$")  # "D w=0.5"
+W_IN_NAME = re.compile(r"^(?P<family>.+?)[ _@,]+w ?=? ?(?P<w>\d*\.?\d+)$")  # "D w=0.5", "D_w0.5"
 
 
 @dataclass(frozen=True)
