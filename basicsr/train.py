@@ -25,7 +25,8 @@ import basicsr.metrics
 import basicsr.models  # noqa: F401  these five fill the registries
 from basicsr.config import add_option_arguments, answer_from_args, options_from_args, resolved
 from basicsr.config.options import Options
-from basicsr.engine.checkpoint import Checkpoints
+from basicsr.engine.fast_forward import fast_forward
+from basicsr.engine.summary import Summary, log_summary, model_summary
 from basicsr.engine.trainer import Trainer
 from basicsr.models.stage_builder import build_stage
 from basicsr.utils.cli import run_main
@@ -47,8 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     options = options_from_args(args)
     device = default_device()
-    init_distributed(device)
+    init_distributed(device, options.training()[0].timeout)
     try:
+        if args.fast_forward:
+            return fast_forward(options, device)
         return train(options, device, args.auto_resume)
     finally:
         close_distributed()
@@ -59,20 +62,19 @@ def train(options: Options, device: torch.device, auto_resume: bool) -> int:
     folder = Path(options.path.experiments_root) / options.name
     held = hold_log()  # what building says belongs into the run's log, whose folder is made only after it went well
     resume_state = Path(options.path.resume_state) if options.path.resume_state else None
-    if resume_state is None and auto_resume:
-        resume_state = Checkpoints(folder, {}).last()
     seed_everything(options.manual_seed)
     stage = build_stage(options, device)
-    trainer = Trainer(options, stage, folder, resume_state)
+    trainer = Trainer(options, stage, folder, resume_state, auto_resume)
+    summary = model_summary(stage, trainer.train_data) if is_main() else {}
     if is_main():  # last of all: a start that fails leaves the earlier run where it is
         with writes_below(folder):
-            prepare_folder(folder, options, resume_state is not None, held)
+            prepare_folder(folder, options, trainer.resumed is not None, held, summary)
     barrier()
     return trainer.run()
 
 
-def prepare_folder(folder: Path, options: Options, resuming: bool, held: MemoryHandler) -> None:
-    """Make the experiment's folder and write down what runs: options, command, versions."""
+def prepare_folder(folder: Path, options: Options, resuming: bool, held: MemoryHandler, summary: Summary) -> None:
+    """Make the experiment's folder and write down what runs: options, command, versions, size of the networks."""
     if folder.exists() and not resuming:
         aside = folder.with_name(f"{folder.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
         folder.rename(aside)
@@ -80,8 +82,14 @@ def prepare_folder(folder: Path, options: Options, resuming: bool, held: MemoryH
     folder.mkdir(parents=True, exist_ok=True)
     log_to_file(folder / "train.log", held)
     (folder / "options.yml").write_text(resolved(options), encoding="utf-8")
-    run = {"command": shlex.join(sys.argv), "world_size": os.environ.get("WORLD_SIZE", "1"), **versions()}
+    run = {
+        "command": shlex.join(sys.argv),
+        "world_size": os.environ.get("WORLD_SIZE", "1"),
+        **versions(),
+        "networks": summary,
+    }
     (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    log_summary(summary)
 
 
 if __name__ == "__main__":

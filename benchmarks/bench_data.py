@@ -38,6 +38,7 @@ Arm = Callable[[Degradation, FloatImage], Image]
 def plain_opencv(drawn: Degradation, image: FloatImage) -> Image:
     """Blur, downsample, noise, JPEG, upsample, round: one library call for each, in its default precision."""
     size = (drawn.small_size, drawn.small_size)
+    assert drawn.kernel is not None  # only inpainting goes without
     lq = cv2.resize(cv2.filter2D(image, -1, drawn.kernel.weights()), size, interpolation=cv2.INTER_LINEAR)
     if drawn.noise_sigma is not None:
         noise = rng_for(drawn.noise_seed).standard_normal(lq.shape)

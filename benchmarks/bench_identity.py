@@ -37,7 +37,8 @@ from basicsr.losses.gan_loss import GANLoss
 from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.losses.pixel_loss import L1Loss
 from basicsr.models.base_model import Batch, Losses, Networks
-from basicsr.models.id_codeformer_joint_model import IDCodeFormerJointModel, Phase
+from basicsr.models.id_codeformer_joint_model import IDCodeFormerJointModel
+from basicsr.models.schedule import Phase
 from basicsr.recognizers import Recognizer, RecognizerSpec, load_recognizer
 from basicsr.recognizers.iresnet import IResNet
 from basicsr.utils.cli import progress, run_main
@@ -101,7 +102,7 @@ def build_stage(size: int, recognizer: Recognizer) -> IDCodeFormerJointModel:
     }
     networks = Networks(net_g, net_d, vqgan, recognizer)
     return IDCodeFormerJointModel(
-        networks, losses, torch.device("cpu"), schedule=[Phase(w=1.0)], net_d_start_iter=0, disc_weight=0.1
+        networks, losses, torch.device("cpu"), 1, schedule=[Phase(w=1.0)], net_d_start_iter=0, disc_weight=0.1
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -11,7 +11,16 @@ import pytest
 
 from basicsr.data.augment import ColorJitter
 from basicsr.data.blur_kernels import GaussianKernel
-from basicsr.data.degradation import Degradation, DegradationRanges, degraded_copies, scaled_kernel_size
+from basicsr.data.compression import VideoCompression, jpeg_round_trip
+from basicsr.data.degradation import (
+    Degradation,
+    DegradationRanges,
+    KernelKind,
+    degraded_copies,
+    scaled_kernel_size,
+)
+from basicsr.data.fused_blur import blur_and_resize
+from basicsr.data.strokes import Stroke, draw_strokes
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import SpecError, bind_arguments
 from basicsr.utils.seed import rng_for
@@ -29,9 +38,14 @@ def drawn(**changes: object) -> Degradation:
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
+def gaussian(d: Degradation) -> GaussianKernel:
+    assert isinstance(d.kernel, GaussianKernel)
+    return d.kernel
+
+
 def reference_pipeline(image: np.ndarray, d: Degradation) -> np.ndarray:
     """Blur, down, noise, JPEG, up, round, each in its plainest form, float64 where there is a choice."""
-    lq: Any = cv2.filter2D(image.astype(np.float64), -1, d.kernel.weights(), borderType=cv2.BORDER_REFLECT_101)
+    lq: Any = cv2.filter2D(image.astype(np.float64), -1, gaussian(d).weights(), borderType=cv2.BORDER_REFLECT_101)
     lq = cv2.resize(lq, (d.small_size, d.small_size), interpolation=cv2.INTER_LINEAR)
     if d.noise_sigma is not None:
         noise = rng_for(d.noise_seed).standard_normal(lq.shape, dtype=np.float32)
@@ -85,8 +99,8 @@ def test_draws_stay_within_the_ranges_at_512():
     rng = rng_for(0)
     for _ in range(300):
         d = ranges.sample(rng, 512)
-        assert d.kernel.size == 41
-        assert 1 <= min(d.kernel.sigma_x, d.kernel.sigma_y) <= max(d.kernel.sigma_x, d.kernel.sigma_y) <= 15
+        assert gaussian(d).size == 41
+        assert 1 <= min(gaussian(d).sigma_x, gaussian(d).sigma_y) <= max(gaussian(d).sigma_x, gaussian(d).sigma_y) <= 15
         assert 512 // 30 <= d.small_size <= 512 // 4
         assert d.noise_sigma is not None
         assert 0 <= d.noise_sigma <= 20
@@ -97,7 +111,7 @@ def test_draws_stay_within_the_ranges_at_512():
 
 def test_kernel_kinds_come_with_their_probabilities():
     ranges, rng = DegradationRanges(kernel_prob=(0.8, 0.2)), rng_for(0)
-    share = np.mean([ranges.sample(rng, 512).kernel.is_isotropic for _ in range(2000)])
+    share = np.mean([gaussian(ranges.sample(rng, 512)).is_isotropic for _ in range(2000)])
     assert abs(share - 0.8) < 4 * np.sqrt(0.8 * 0.2 / 2000)  # four standard deviations
 
 
@@ -105,10 +119,10 @@ def test_blur_and_downsampling_scale_with_the_size_and_noise_and_jpeg_do_not():
     ranges = DegradationRanges()
     for key in range(50):
         big, small = ranges.sample(rng_for(key), 512), ranges.sample(rng_for(key), 64)
-        assert small.kernel.sigma_x == pytest.approx(big.kernel.sigma_x / 8)
-        assert small.kernel.sigma_y == pytest.approx(big.kernel.sigma_y / 8)
+        assert gaussian(small).sigma_x == pytest.approx(gaussian(big).sigma_x / 8)
+        assert gaussian(small).sigma_y == pytest.approx(gaussian(big).sigma_y / 8)
         assert (small.noise_sigma, small.jpeg_quality) == (big.noise_sigma, big.jpeg_quality)
-        assert small.kernel.angle == big.kernel.angle
+        assert gaussian(small).angle == gaussian(big).angle
         # the factor is at least 1, so 64 px never shrink below 64 / (30 / 8) and never grow
         assert 64 // (30 / 8) <= small.small_size <= 64
 
@@ -191,3 +205,63 @@ def test_yaml_values_become_ranges_and_a_typo_is_named():
     )
     with pytest.raises(SpecError, match="noise_range"):
         bind_arguments(target, {"degradation": {"noise_rang": [0, 1]}})
+
+
+def test_strokes_are_pure_white_and_leave_the_rest_untouched(image):
+    gt = np.round(image * 200).astype(np.uint8)  # nothing white in it
+    masked = degraded_copies(gt, DegradationRanges(gen_inpaint_mask=True), None, rng_for(2))["lq"]
+    mask = (masked == 255).all(-1)
+    assert 0.02 < mask.mean() < 0.98
+    np.testing.assert_array_equal(masked[~mask], gt[~mask])
+
+
+def test_a_stroke_is_its_lines_with_a_disc_at_every_vertex(image):
+    masked = draw_strokes(np.zeros((48, 48, 3), np.uint8), (Stroke(((10, 10), (30, 10)), 8),))
+    y, x = np.nonzero(masked[..., 0])
+    distance = np.hypot(x - np.clip(x, 10, 30), y - 10)
+    assert distance.max() <= 5
+    inside = np.hypot(np.arange(48) - np.clip(np.arange(48), 10, 30), 0)
+    assert masked[10][inside <= 3.5].min() == 255
+
+
+def test_a_second_round_acts_on_the_small_picture_after_the_jpeg(image):
+    second = drawn(gt_size=13, kernel=GaussianKernel(3, 0.7, 0.7), small_size=9, jpeg_quality=40)
+    first = dataclasses.replace(drawn(), gt_size=48, small_size=13)
+    lq = dataclasses.replace(first, second=second).apply_to_bytes(image)
+    small = blur_and_resize(image, gaussian(first), 13)
+    noise = rng_for(5).standard_normal(small.shape, dtype=np.float32)
+    small = np.clip(small + np.float32(12 / 255) * noise, 0, 1)
+    small = second.apply(jpeg_round_trip(np.round(small * 255).astype(np.uint8), 55).astype(np.float32) / 255)
+    expected = np.round(cv2.resize(small * 255, (48, 48), interpolation=cv2.INTER_LINEAR))
+    assert np.abs(lq - expected).max() <= 1
+
+
+def test_video_compression_of_one_generation_on_the_grid_is_a_jpeg(image):
+    picture = np.round(image * 255).astype(np.uint8)
+    np.testing.assert_array_equal(VideoCompression(30, ((0, 0),)).apply(picture), jpeg_round_trip(picture, 30))
+
+
+def test_errors_of_a_video_pile_up_and_its_colours_are_coarser_than_its_light(rng):
+    picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    grown = [
+        np.abs(VideoCompression(40, ((3, 5), (9, 2), (14, 11), (6, 6))[:count]).apply(picture).astype(int) - picture)
+        for count in (1, 4)
+    ]
+    assert grown[1].mean() > grown[0].mean()
+    before, after = (
+        cv2.cvtColor(p, cv2.COLOR_BGR2YCrCb).astype(float)
+        for p in (picture, VideoCompression(95, ((3, 5),)).apply(picture))
+    )
+    lost = np.abs(after - before).mean((0, 1))
+    assert min(lost[1:]) > 2 * lost[0]  # 4:2:0
+
+
+def test_every_kind_and_extra_is_a_function_of_its_key(image):
+    gt = np.round(image * 255).astype(np.uint8)
+    ranges = DegradationRanges(
+        kernel_list=get_args(KernelKind), kernel_prob=(1 / 8,) * 8, second_order_prob=0.5, video_prob=0.5
+    )
+    once, again = ([degraded_copies(gt, ranges, ranges, rng_for(9, key)) for key in range(25)] for _ in range(2))
+    for one, other in zip(once, again, strict=True):
+        np.testing.assert_array_equal(one["lq"], other["lq"])
+        np.testing.assert_array_equal(one["lq_large"], other["lq_large"])

@@ -37,3 +37,12 @@ def test_weights_are_read_from_params_d_before_params(tmp_path):
 
 def test_discriminator_is_registered_under_its_released_name():
     assert ARCH_REGISTRY.get("VQGANDiscriminator") is VQGANDiscriminator
+
+
+def test_with_group_norm_each_sample_is_judged_by_itself():
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, 32, 32)
+    by_group, by_batch = VQGANDiscriminator(ndf=8, n_layers=2, norm="group"), VQGANDiscriminator(ndf=8, n_layers=2)
+    torch.testing.assert_close(by_group(images)[:1], by_group(images[:1]))
+    assert not torch.allclose(by_batch(images)[:1], by_batch(images[:1]), atol=1e-3)
+    assert not any("running" in key for key in by_group.state_dict())

@@ -369,3 +369,47 @@ def test_a_scale_that_is_not_listed_gets_the_cft_alone():
     assert torch.equal(of_styled["16"], seen["16"])
     assert torch.equal(of_styled["32"], seen["32"])
     assert not torch.allclose(styled, plain, atol=1e-3)
+
+
+CONSTANT = {"identity_source": "constant"}
+
+
+@torch.no_grad()
+def test_a_constant_identity_gives_the_same_output_whoever_the_references_show_and_without_any():
+    net, lq = trained(id_codeformer(**CONSTANT)), images(2)
+    out = net(lq, references(seed=0), w=0.5)
+    for identity in (references(seed=5), swapped(references()), without(references(), sample=0), None):
+        other = net(lq, identity, w=0.5)
+        assert torch.equal(other.logits, out.logits)
+        assert torch.equal(other.restored, out.restored)
+    base = codeformer()(lq, w=0.5)
+    assert not torch.allclose(out.logits, base.logits, atol=1e-3), "its modules do something"
+    assert not torch.allclose(net(lq, None, w=0.5, w_id=0.0).restored, out.restored, atol=1e-3), "its style, too"
+
+
+@torch.no_grad()
+def test_a_constant_identity_starts_as_codeformer_bit_for_bit():
+    out, base = id_codeformer(**CONSTANT)(images(2), references(), w=0.5), codeformer()(images(2), w=0.5)
+    assert torch.equal(out.restored, base.restored)
+    assert torch.equal(out.logits, base.logits)
+
+
+def test_tokens_and_style_vector_of_a_constant_identity_learn():
+    grads = gradients(trained(id_codeformer(**CONSTANT), std=0.05), code_grad="ste_softmax")
+    assert grads["constant_identity.tokens"] > 0
+    assert grads["constant_identity.embed"] > 0
+
+
+def test_a_constant_identity_has_the_modules_of_the_full_model_without_the_projector_of_references():
+    ours, full = id_codeformer(**CONSTANT).state_dict(), id_codeformer().state_dict()
+    assert {key for key in full if not key.startswith("identity_encoder.")} == ours.keys() - {
+        "constant_identity.tokens",
+        "constant_identity.embed",
+    }
+    assert ours["constant_identity.tokens"].shape == (5, 16), "as many tokens as one reference has"
+    assert list(id_codeformer(**CONSTANT, inject="none", style="none").constant_identity.parameters()) == []
+
+
+def test_a_constant_identity_has_no_photos_to_share_keys_with():
+    with pytest.raises(OptionError, match=r"identity_source: constant.*kv_share"):
+        id_codeformer(**CONSTANT, inject="kv_share")

@@ -86,6 +86,23 @@ def test_the_number_of_references_is_drawn_and_bounded_by_the_person(index):
     assert counts == {"Ann": {2, 3, 4}, "Bob": {1}, "Cy": {2}}
 
 
+def test_photos_of_one_duplicate_group_are_never_reference_and_ground_truth(tmp_path):
+    names = [f"{number}.png" for number in range(5)]
+    for number, name in enumerate(names):
+        imwrite(tmp_path / name, photo(number))
+    groups = dict(zip(names, ["a", "a", "", "", "b"], strict=True))
+    rows = "".join(f"{name},Ann,train,{group}\n" for name, group in groups.items())
+    (tmp_path / "index.csv").write_text("path,identity,split,duplicate_group\n" + rows)
+    dataset = build(str(tmp_path / "index.csv"), num_refs=(4, 4), sampling="photo")
+    pictures = pictures_of(dataset)
+    refs = {Path(s["gt_path"]).name: set(names_of_refs(s, pictures)) for s in (dataset[n] for n in range(5))}
+    assert refs == {
+        "0.png": {"2.png", "3.png", "4.png"},
+        "1.png": {"2.png", "3.png", "4.png"},
+        **{name: set(names) - {name} for name in names[2:]},  # an empty group groups nothing
+    }
+
+
 def test_missing_references_are_zeros_behind_the_mask(index):
     sample = build(index, num_refs=(3, 3), sampling="photo")[8]
     assert sample["ref_mask"].tolist() == [True, False, False]

@@ -69,12 +69,15 @@ def test_a_step_against_the_gradient_brings_the_face_nearer_to_the_person():
 def test_every_and_batch_part_say_what_is_decoded():
     loss = IdentityLoss(FirstPixels(), every=4, batch_part=0.5)
     assert [i for i in range(1, 10) if loss.is_due(i)] == [4, 8]
+    late = IdentityLoss(FirstPixels(), every=4, start_iter=4)
+    assert [i for i in range(1, 10) if late.is_due(i)] == [8]
     assert [loss.num_samples(n) for n in (1, 2, 3, 8)] == [1, 1, 2, 4]
     assert IdentityLoss(FirstPixels(), batch_part=0.1).num_samples(2) == 1
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"every": 0}, {"batch_part": 0.0}, {"batch_part": 1.5}, {"margin": 2.0}, {"jitter_seed": -1}]
+    "wrong",
+    [{"every": 0}, {"batch_part": 0.0}, {"batch_part": 1.5}, {"margin": 2.0}, {"jitter_seed": -1}, {"start_iter": -1}],
 )
 def test_arguments_out_of_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(OptionError, match=next(iter(wrong))):

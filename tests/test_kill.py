@@ -2,61 +2,89 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fault_driver import Driver
 from toy_run import stage_options, write_options
 
-ROOT = Path(__file__).resolve().parent.parent
-NUM_KILLS = 3
+from basicsr.utils.weights import load_file
+
+pytestmark = pytest.mark.slow
+
+NUM_KILLS = 20
+SEED = 20
+TOTAL_ITER = 150
+SAVE_EVERY = 2
 
 
-def start(folder: Path, name: str) -> subprocess.Popen[str]:
-    """Train a toy stage I in a process of its own, going on where an earlier one ended."""
-    plain = stage_options(1, folder, total_iter=60) | {"name": name}
-    plain["logger"]["save_checkpoint_freq"] = 3
-    command = [sys.executable, str(ROOT / "basicsr" / "train.py"), "--auto_resume"]
-    return subprocess.Popen(
-        [*command, "-opt", str(write_options(plain, folder))],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    driver = Driver()
+    yield driver
+    driver.close()
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Until `path` exists or the run has ended."""
-    while not path.exists() and process.poll() is None:
-        time.sleep(0.01)
+def options_for(folder: Path, name: str, workers: int) -> Path:
+    """A toy stage I (two networks, an average) that spends much of its time in writing checkpoints."""
+    plain = stage_options(1, folder, total_iter=TOTAL_ITER) | {"name": name}
+    plain["logger"] |= {"save_checkpoint_freq": SAVE_EVERY, "keep_last": 3, "print_freq": 5}
+    plain["datasets"]["train"]["num_worker_per_gpu"] = workers
+    return write_options(plain, folder)
 
 
-@pytest.mark.slow
-def test_three_kills_at_random_instants_leave_the_weights_of_a_straight_run_bit_for_bit(tmp_path: Path) -> None:
-    straight = start(tmp_path, "straight")
-    assert straight.wait() == 0, straight.stderr and straight.stderr.read()
-    rng = np.random.default_rng()  # another instant in each run of the test: none of them may matter
-    killed, states = tmp_path / "experiments" / "killed", []
+def require_whole_files(folder: Path) -> None:
+    """Every file that has its name can be read to its end."""
+    for path in [*folder.glob("models/*.pth"), *folder.glob("training_states/*.state")]:
+        load_file(path)
+    for path in folder.glob("models/*.pth"):
+        assert not path.name.startswith(".")
+
+
+def test_twenty_kills_at_random_instants_leave_the_weights_of_a_straight_run_bit_for_bit(
+    tmp_path: Path, driver: Driver
+) -> None:
+    began = time.monotonic()
+    assert driver.run(options_for(tmp_path, "straight", workers=0), tmp_path / "straight.txt") == 0
+    whole_run = time.monotonic() - began
+    options, stderr = options_for(tmp_path, "killed", workers=1), tmp_path / "killed.txt"
+    killed = tmp_path / "experiments" / "killed"
+    rng, iterations = np.random.default_rng(SEED), set()
     for number in range(NUM_KILLS):
-        process = start(tmp_path, "killed")
-        wait_for(killed / "training_states" / f"{3 + 9 * number}.state", process)
-        time.sleep(rng.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        states.append(process.returncode)
-    assert states[0] == -signal.SIGKILL, "the run ended before it could be killed"
-    last = start(tmp_path, "killed")
-    assert last.wait() == 0, last.stderr and last.stderr.read()
-    for name in ("net_g_latest.pth", "net_d_latest.pth", "net_g_60.pth"):
-        expected = torch.load(tmp_path / "experiments" / "straight" / "models" / name, weights_only=True)
-        found = torch.load(killed / "models" / name, weights_only=True)
+        pid = driver.start(options, stderr)
+        # every fourth in the start, the rest after the run has written something new
+        if number % 4:
+            newest = last_state(killed)
+            while last_state(killed) == newest and os.path.exists(f"/proc/{pid}"):
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, whole_run / NUM_KILLS / 4))
+        else:
+            time.sleep(rng.uniform(0, whole_run / 10))
+        os.kill(pid, signal.SIGKILL)
+        assert driver.wait() == -signal.SIGKILL, stderr.read_text()[-2000:]
+        require_whole_files(killed)
+        iterations.add(last_state(killed))
+    assert len(iterations) > NUM_KILLS / 2, "the kills must fall at different places of the run"
+    assert driver.run(options, stderr) == 0, stderr.read_text()[-2000:]
+    assert "skipped a checkpoint" not in stderr.read_text()
+    for name in ("net_g_latest.pth", "net_d_latest.pth", f"net_g_{TOTAL_ITER}.pth"):
+        expected, found = (
+            load_file(tmp_path / "experiments" / run / "models" / name) for run in ("straight", "killed")
+        )
         for part in expected.keys() & {"params", "params_ema"}:
             assert all(torch.equal(expected[part][key], found[part][key]) for key in expected[part])
     lines = [(tmp_path / "experiments" / run / "metrics.jsonl").read_text() for run in ("straight", "killed")]
     assert lines[0] == lines[1]
+    assert [json.loads(line)["iter"] for line in lines[1].splitlines()] == list(range(5, TOTAL_ITER + 1, 5))
+
+
+def last_state(folder: Path) -> int:
+    """Iteration of the newest checkpoint; 0 without one."""
+    return max((int(path.stem) for path in folder.glob("training_states/[0-9]*.state")), default=0)

@@ -115,7 +115,7 @@ def test_a_photo_of_low_quality_moves_the_codes_less():
 def test_references_teach_the_projections_and_the_gate_but_not_the_encoder():
     net, identity = sharing(style="none").train(), references()
     lq_feat = net.encoder(images(2)).detach()
-    net.predict_codes(lq_feat, net.conditions(identity)).square().mean().backward()
+    net.predict_codes(lq_feat, net.conditions(identity, len(lq_feat))).square().mean().backward()
     assert all(parameter.grad is None for parameter in net.encoder.parameters())
     cache = net.reference_cache(photos_of(identity))
     assert all(

@@ -33,7 +33,7 @@ def test_ranks_other_than_the_first_log_warnings_alone(monkeypatch: pytest.Monke
     package = logging.getLogger("basicsr")
     monkeypatch.setattr(package, "level", package.level)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend: None)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, timeout: None)
     for number, expected in ((0, package.level), (1, logging.WARNING)):
         monkeypatch.setattr("basicsr.utils.dist_util.rank", lambda number=number: number)
         init_distributed(torch.device("cpu"))

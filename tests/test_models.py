@@ -15,7 +15,6 @@ from basicsr.archs.kv_share import ReferenceCache, ReferencePhotos
 from basicsr.config import parse_options
 from basicsr.models.base_model import Batch, Losses
 from basicsr.models.code_stage import CodeStage
-from basicsr.models.id_codeformer_joint_model import Phase, Step, check_schedule
 from basicsr.models.identity_source import (
     MODE_NONE,
     MODE_REF,
@@ -24,6 +23,7 @@ from basicsr.models.identity_source import (
     identity_features,
     stack_identities,
 )
+from basicsr.models.schedule import Step, phase_at
 from basicsr.recognizers import load_recognizer
 from basicsr.utils.errors import OptionError, UserError
 
@@ -128,36 +128,6 @@ def test_a_recogniser_of_other_sizes_is_refused_with_the_values_to_set(toy: Path
         build(parse(plain, toy))
 
 
-def test_phases_of_the_schedule_follow_upstreams_table() -> None:
-    large = Step("large", code_only=True)
-    schedule = [
-        Phase(until=40_000, w=1.0),
-        Phase(until=80_000, w=1.3),
-        Phase(until=120_000, lq="large", code_only=True),
-        Phase(w=1.3, every=15, otherwise=large),
-    ]
-    check_schedule(schedule)
-
-    def at(current_iter: int) -> Step:
-        phase = next(p for p in schedule if p.until is None or current_iter <= p.until)
-        return phase.step_at(current_iter)
-
-    assert [at(t).w for t in (1, 40_000, 40_001, 80_000)] == [1.0, 1.0, 1.3, 1.3]
-    assert at(80_001).code_only
-    assert at(120_000).code_only, "the iteration at which the released schedule crashes"
-    assert at(120_001) == large
-    assert at(120_015) == Step("small", w=1.3)
-
-
-@pytest.mark.parametrize(
-    "schedule",
-    [[], [Phase(until=None), Phase(until=5)], [Phase(until=5), Phase(until=5)], [Phase(every=3)], [Phase(every=0)]],
-)
-def test_a_schedule_that_makes_no_sense_is_refused(schedule: list[Phase]) -> None:
-    with pytest.raises(OptionError, match="schedule"):
-        check_schedule(schedule)
-
-
 @pytest.mark.parametrize("w", [0.0, 0.7])
 def test_stage_iii_with_the_gan_is_legal_at_any_w(toy: Path, w: float) -> None:
     stage, batch = one_batch(3, toy, schedule=[{"until": None, "w": w}])
@@ -185,15 +155,16 @@ def test_l_ids_is_due_and_computed_in_every_phase_of_the_shipped_schedule(toy: P
     # margin off: an untrained recogniser finds all faces alike, and a face that is recognised gives no gradient
     identity = {**shipped.losses["identity_opt"], "margin": None}
     stage, batch = one_batch(3, toy, schedule=schedule, identity_opt=identity)
-    first_due: dict[tuple[int, Step], int] = {}  # by number of the phase and kind of step
+    first_due: dict[tuple[int, str], int] = {}  # by number of the phase and kind of step
     for t in range(1, 24 + 60 + 1):
         if stage.identity_samples(batch, t):
-            first_due.setdefault((sum(t > phase["until"] for phase in schedule[:-1]), stage.step_at(t)[0]), t)
+            first_due.setdefault((phase_at(stage.schedule, t), str(stage.step_at(t)[0])), t)
     large = Step("large", code_only=True)
     kinds = [(0, Step(w=1.0)), (1, Step(w=1.3)), (2, large), (3, Step(w=1.3)), (3, large)]
-    assert set(first_due) == set(kinds)
+    assert set(first_due) == {(number, str(step)) for number, step in kinds}
     head = stage.trained_net().idx_pred_layer[1].weight
-    for (_, step), t in first_due.items():
+    for t in first_due.values():
+        step = stage.step_at(t)[0]
         losses, restored = stage.generator_losses(batch, t)
         assert (restored is None) == step.code_only
         (gradient,) = torch.autograd.grad(losses["l_g_id"], head)

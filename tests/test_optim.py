@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from basicsr.config.options import AdamOptions, CosineOptions, MultiStepOptions
+from basicsr.config.optim_options import AdamOptions, CosineOptions, MultiStepOptions
 from basicsr.engine.optim import build_optimizer, learning_rate_at, set_learning_rate
 from basicsr.utils.errors import OptionError
 

@@ -13,6 +13,7 @@ from basicsr.config.checks import missing_files
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
+FILES_OF_RELEASE = ("codeformer.pth", "vqgan_code1024.pth", "vqgan_discriminator.pth")
 FILES = sorted((ROOT / "options").rglob("*.yml"))
 
 for package in ("archs", "data", "losses", "metrics", "models"):
@@ -55,10 +56,12 @@ def test_the_networks_of_a_shipped_file_can_be_built_and_share_the_vqgan(path: P
 
 
 @every_file
-def test_weights_of_earlier_stages_come_from_runs_that_are_shipped_too(path: Path) -> None:
+def test_weights_of_earlier_stages_come_from_runs_that_are_shipped_too_or_can_be_fetched(path: Path) -> None:
     missing = [message for key, message in missing_files(options_of(path)) if key[0] == "path"]
     for message in missing:
-        assert "writes it: python basicsr/train.py -opt options/" in message
+        fetched = [f"python scripts/download_pretrained_models.py {name}" for name in FILES_OF_RELEASE]
+        made = "writes it: python basicsr/train.py -opt options/"
+        assert any(way in message for way in (made, *fetched)), message
 
 
 @every_file
@@ -92,3 +95,19 @@ def test_the_phases_of_every_schedule_end_with_the_run_and_all_of_them_are_reach
 @every_file
 def test_the_head_of_a_shipped_file_says_what_it_is_for(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_upstreams_own_keys_for_colours_and_strokes_reach_the_degradation(tmp_path: Path) -> None:
+    path = tmp_path / "old.yml"
+
+    def degradation(keys: str) -> dict[str, object]:
+        base = ROOT / "options" / "upstream" / "stage2.yml"
+        path.write_text(f"_base_: {base}\ndatasets: {{train: {{{keys}}}}}\n", encoding="utf-8")
+        spec: dict[str, object] = options_of(path).datasets["train"].spec["degradation"]
+        return spec
+
+    colours = "color_jitter_prob: 0.3, color_jitter_shift: 20, color_jitter_pt_prob: 0.3, gray_prob: 0.01"
+    shipped = options_of(ROOT / "options" / "upstream" / "colorization.yml").datasets["train"].spec["degradation"]
+    assert degradation(f"{colours}, gen_inpaint_mask: false") == shipped
+    off = "color_jitter_prob: ~, color_jitter_pt_prob: ~, gen_inpaint_mask: true"
+    assert degradation(off) == {**degradation("use_hflip: true"), "gen_inpaint_mask": True}

@@ -12,7 +12,8 @@ from recognizer_graphs import write_insightface_graph
 
 from basicsr.config import Options, Registries, parse_options, resolved
 from basicsr.config.checks import way_to_make
-from basicsr.config.options import AdamOptions, CosineOptions, MultiStepOptions
+from basicsr.config.optim_options import AdamOptions, CosineOptions, MultiStepOptions
+from basicsr.config.options import WandbOptions
 from basicsr.utils.errors import OptionError
 
 
@@ -293,6 +294,7 @@ def test_the_keys_of_an_upstream_file_are_mapped_or_ignored(tmp_path: Path) -> N
     assert train.scheduler == MultiStepOptions(milestones=(400_000,), gamma=0.5)
     assert options.val is not None
     assert options.val.metrics == {"psnr": {"type": "PSNRMetric", "crop_border": 4}}
+    assert options.logger.wandb == WandbOptions(project=None)
 
 
 def test_each_old_key_costs_exactly_one_warning_with_its_place(
@@ -301,7 +303,7 @@ def test_each_old_key_costs_exactly_one_warning_with_its_place(
     with caplog.at_level(logging.WARNING):
         parse(tmp_path, text=UPSTREAM)
     places = [line.rpartition(":")[2] for line in caplog.messages]
-    assert len(places) == len(set(places)) == 22
+    assert len(places) == len(set(places)) == 21
     assert f"num_gpu is ignored: torchrun --nproc_per_node decides. ({tmp_path / 'toy.yml'}:1)" in caplog.messages
 
 

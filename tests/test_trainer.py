@@ -12,7 +12,10 @@ import pytest
 import torch
 from toy_run import build, parse, run, stage_options, weights_of
 
-from basicsr.engine.trainer import EXIT_STOPPED, NonFiniteLossError, Trainer
+from basicsr.engine.finite_guard import NonFiniteLossError
+from basicsr.engine.gradient_steps import GradientSteps
+from basicsr.engine.interrupts import EXIT_STOPPED
+from basicsr.engine.trainer import Trainer
 from basicsr.models.base_model import BaseModel, Batch, Losses
 
 
@@ -46,6 +49,7 @@ def test_a_resumed_run_reads_the_samples_that_come_next(toy: Path) -> None:
         options = parse(stage_options(1, toy), toy)
         trainer = Trainer(options, build(options), toy / "order")
         trainer.state.current_iter = resume_from or 0
+        trainer.state.samples = 2 * trainer.state.current_iter
         paths[name] = [path for batch in trainer._batches(4) for path in batch["gt_path"]]
     assert paths["straight"][4:] == paths["resumed"]
 
@@ -67,7 +71,9 @@ def test_sigterm_writes_a_checkpoint_and_leaves_with_its_code(toy: Path) -> None
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(toy: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = parse({**stage_options(1, toy), "name": "nan"}, toy)
     stage = build(options)
     compute = stage.generator_losses
@@ -80,15 +86,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(to
 
     stage.generator_losses = poisoned  # type: ignore[method-assign]
     before = {}
+    iterate = GradientSteps.iterate
 
-    class Spy(Trainer):
-        def _step(self, which: str, net: torch.nn.Module, losses: Losses, batch: Batch) -> None:
-            before.update({key: value.clone() for key, value in net.state_dict().items()} if which == "g" else {})
-            super()._step(which, net, losses, batch)
+    def spy(self: GradientSteps, batch: Batch, current_iter: int) -> Any:
+        for name, net in (("g", self.stage.net_g), ("d", self.stage.net_d)):
+            assert net is not None
+            before.update({f"{name}.{key}": value.clone() for key, value in net.state_dict().items()})
+        return iterate(self, batch, current_iter)
 
+    monkeypatch.setattr(GradientSteps, "iterate", spy)
     with pytest.raises(NonFiniteLossError, match=r"iteration 2: l_g_pix = nan.*\.png"):
-        Spy(options, stage, toy / "experiments" / "nan").run()
-    assert all(torch.equal(before[key], value) for key, value in stage.net_g.state_dict().items())
+        Trainer(options, stage, toy / "experiments" / "nan").run()
+    assert stage.net_d is not None
+    assert before, "the loop has not come here"
+    for name, net in (("g", stage.net_g), ("d", stage.net_d)):
+        after = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
+        moments = {key for key in after if "running" in key}  # D has seen the pictures twice; they stay finite
+        assert all(torch.equal(before[f"{name}.{key}"], after[key]) for key in after.keys() - moments)
+        assert all(after[key].isfinite().all() for key in moments)
 
 
 def test_the_log_holds_every_loss_of_every_printed_iteration(toy: Path) -> None:

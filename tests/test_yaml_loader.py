@@ -174,3 +174,17 @@ def test_an_error_in_a_forced_key_names_the_command_line(tmp_path: Path) -> None
 def test_force_yml_without_a_key_or_value_says_how_to_write_it(text: str) -> None:
     with pytest.raises(OptionError, match="write key:key=value"):
         parse_override(text)
+
+
+def test_a_change_of_base_puts_a_files_own_keys_over_another_file(tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "one.yml").write_text("name: one\ntrain: {total_iter: 1, lr: 1}\n")
+    (tmp_path / "big" / "two.yml").write_text("name: two\ntrain: {total_iter: 2}\n")
+    row = tmp_path / "row.yml"
+    row.write_text("_base_: one.yml\ntrain: {lr: 9}\n")
+    plain = load_tree(row).root.plain()
+    assert plain == {"name": "one", "train": {"total_iter": 1, "lr": 9}}
+    over = load_tree(row, [f"_base_={tmp_path / 'big' / 'two.yml'}", "name=row"]).root.plain()
+    assert over == {"name": "row", "train": {"total_iter": 2, "lr": 9}}
+    with pytest.raises(OptionError, match=r"none\.yml: no such option file \(.*row\.yml names it"):
+        load_tree(row, ["_base_=none.yml"])

@@ -50,13 +50,13 @@ IDENTITY = {"id_embed_dim": 16, "id_map_shape": [32, 1, 1], "num_vec_tokens": 2,
 DEGRADATION = {"blur_sigma": [1, 10], "downsample_range": [2, 20], "noise_range": [0, 10], "jpeg_range": [40, 90]}
 
 
-def make_faces(folder: Path, num_people: int = 4, num_photos: int = 3) -> Path:
+def make_faces(folder: Path, num_people: int = 4, num_photos: int = 3, size: int = SIZE) -> Path:
     """Generated faces with an index: the last quarter of the people is the split val, the others train."""
     lines = ["path,identity,split"]
     for person in range(num_people):
         for photo in range(num_photos):
             name = f"{person}_{photo}.png"
-            imwrite(folder / name, render(person_at(0, person), photo_at(0, person, photo), SIZE))
+            imwrite(folder / name, render(person_at(0, person), photo_at(0, person, photo), size))
             lines.append(f"{name},p{person},{'train' if person < num_people - num_people // 4 else 'val'}")
     (folder / "index.csv").write_text("\n".join(lines) + "\n")
     return folder / "index.csv"

@@ -6,15 +6,45 @@ Shapes: B batch; C, Cin, Cout channels; H, W feature size; L tokens; Q queries; 
 of a head.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from basicsr.archs.group_norm import ChannelsLastGroupNorm, is_channels_last
 
 RELEASED_GROUPS = 32
+
+
+def run_block(block: Callable[..., Tensor], *inputs: Any, checkpointing: bool) -> Tensor:
+    """block(*inputs). `checkpointing`: its features are not kept but computed again in the backward (Chen et al. 2016);
+    values and gradients are the same. The block must not draw random numbers.
+    """
+    if checkpointing and torch.is_grad_enabled():
+        output: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return output
+    return block(*inputs)
+
+
+def is_autocast(x: Tensor) -> bool:
+    """Whether operations on x run under autocast now."""
+    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+
+
+def out_of_autocast(x: Tensor) -> Tensor:
+    """x in float32 where autocast is on; else as it is, since weights may be of half precision themselves."""
+    return x.float() if is_autocast(x) else x
+
+
+def run_in_float32(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """block(x), out of autocast."""
+    if not is_autocast(x):
+        return block(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return block(x.float())
 
 
 def num_groups(channels: int) -> int:
@@ -117,6 +147,7 @@ def adaptive_instance_norm(content: Tensor, style: Tensor, eps: float = 1e-5) ->
     Args:
         content, style: (B, C, H, W), any range.
     """
+    content, style = out_of_autocast(content), out_of_autocast(style)
     content_var, content_mean = torch.var_mean(content, dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
     style_var, style_mean = torch.var_mean(style, dim=(2, 3), keepdim=True)
     scale = ((style_var + eps) / (content_var + eps)).sqrt()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.blocks import ResBlock, adaptive_instance_norm
+from basicsr.archs.blocks import ResBlock, adaptive_instance_norm, out_of_autocast, run_block
 from basicsr.archs.identity_encoder_arch import IdentityCrossAttention, IdentityTokens
 from basicsr.archs.kv_share import KeyValueShare, SharedKeys
 from basicsr.archs.vqgan_arch import VQAutoEncoder
@@ -132,6 +132,7 @@ class CodeFormer(VQAutoEncoder):
         if vqgan_path is not None:
             load_into(self, load_state(vqgan_path, param_key="params_ema"), strict=True, where=vqgan_path)
         self.connect_list = self.checked_widths(connect_list, "connect_list")
+        self.checkpointing = False  # of the transformer, see `run_block`
         self.position_emb = nn.Parameter(torch.zeros(latent_size, dim_embd))
         self.feat_emb = nn.Linear(emb_dim, dim_embd)
         self.ft_layers = nn.ModuleList(TransformerLayer(dim_embd, n_head) for _ in range(n_layers))
@@ -199,7 +200,8 @@ class CodeFormer(VQAutoEncoder):
 
     def to_tokens(self, lq_feat: Tensor) -> Tensor:
         """Tokens (L, B, C) of the encoder's output (B, D, h, w), row by row of the grid."""
-        return self.feat_emb(lq_feat.flatten(2).permute(2, 0, 1))  # (B, D, h, w) -> (L, B, C)
+        # float32: each layer adds to the tokens, and half precision would lose what a late one adds
+        return out_of_autocast(self.feat_emb(lq_feat.flatten(2).permute(2, 0, 1)))  # (B, D, h, w) -> (L, B, C)
 
     def predict_codes(self, lq_feat: Tensor, conditions: Sequence[Condition] | None = None) -> Tensor:
         """Logits (B, L, K) of the codes, row by row of the grid, from lq_feat (B, D, h, w).
@@ -210,7 +212,7 @@ class CodeFormer(VQAutoEncoder):
         tokens = self.to_tokens(lq_feat)
         position = self.position_emb.unsqueeze(1)  # (L, 1, C)
         for layer, condition in zip(self.ft_layers, conditions or repeat(None), strict=False):
-            tokens = layer(tokens, position, condition)
+            tokens = run_block(layer, tokens, position, condition, checkpointing=self.checkpointing)
         return self.idx_pred_layer(tokens).permute(1, 0, 2)  # (L, B, C) -> (B, L, K)
 
     def decode(

@@ -14,8 +14,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.blocks import out_of_autocast
 from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput, CodeGrad, Condition, FuseAt, TransformerLayer
 from basicsr.archs.identity_encoder_arch import (
+    ConstantIdentity,
     IdentityCrossAttention,
     IdentityEncoder,
     IdentityFeatures,
@@ -65,13 +67,17 @@ class IdentityStyle(nn.Module):
         gain, offset = style.chunk(2, dim=1)
         gate = torch.sigmoid(self.gate_dec(dec_feat) + self.gate_enc(enc_feat))  # (B, Cf, h, w) -> (B, 1, h, w)
         if self.mode != "film":
-            var, mean = torch.var_mean(dec_feat, dim=(2, 3), correction=0, keepdim=True)  # (B, Cf, 1, 1)
+            # float32: the offset is a difference that half precision would round away
+            var, mean = torch.var_mean(
+                out_of_autocast(dec_feat), dim=(2, 3), correction=0, keepdim=True
+            )  # (B, Cf, 1, 1)
             if self.mode == "adain":
                 gain = gain * (var + 1e-5).rsqrt()
             offset = offset - gain * mean
             if self.mode == "adain_mean":
-                return gate * offset
-        return gate * torch.addcmul(offset, gain, dec_feat)  # the normalisation is folded in: one pass over F_d
+                return (gate * offset).to(dec_feat.dtype)
+        # the normalisation is folded in: one pass over F_d
+        return gate * torch.addcmul(offset, gain, dec_feat).to(dec_feat.dtype)
 
 
 @ARCH_REGISTRY.register()
@@ -91,6 +97,8 @@ class IDCodeFormer(CodeFormer):
             and layers (num_vec_tokens, num_map_tokens and use_null_key then mean nothing). none: not at all.
         style: how the identity styles decoder features, see IdentityStyle.
         style_list: feature widths (px, as text) that are styled; None: those of connect_list.
+        identity_source: recognizer: what the references say. constant: learned tokens and a learned style vector in
+            their place, the same for everybody, with or without references: the control of an experiment.
     """
 
     def __init__(
@@ -117,6 +125,7 @@ class IDCodeFormer(CodeFormer):
         inject: Literal["cross_attn", "kv_share", "none"] = "cross_attn",
         style: Literal["adain", "film", "adain_mean", "none"] = "adain",
         style_list: Sequence[str] | None = None,
+        identity_source: Literal["recognizer", "constant"] = "recognizer",
     ) -> None:
         require_within(1, id_embed_dim=id_embed_dim, id_map_shape=id_map_shape)
         require_within(0, num_vec_tokens=num_vec_tokens, num_map_tokens=num_map_tokens)
@@ -128,10 +137,18 @@ class IDCodeFormer(CodeFormer):
         self.id_map_shape = tuple(id_map_shape)
         # identity parts come after all of CodeFormer's: one seed gives both nets the same common weights
         self.identity_encoder: IdentityEncoder | None = None
+        self.constant_identity: ConstantIdentity | None = None
+        if identity_source == "constant":
+            if inject == "kv_share":
+                raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
+            num_tokens = num_vec_tokens + num_map_tokens if inject == "cross_attn" else 0
+            embed_dim = id_embed_dim if style != "none" else 0
+            self.constant_identity = ConstantIdentity(embed_dim, dim_embd, num_tokens)
         if inject == "cross_attn":
-            self.identity_encoder = IdentityEncoder(
-                id_embed_dim, id_map_shape, dim_embd, n_head, num_vec_tokens, num_map_tokens
-            )
+            if self.constant_identity is None:
+                self.identity_encoder = IdentityEncoder(
+                    id_embed_dim, id_map_shape, dim_embd, n_head, num_vec_tokens, num_map_tokens
+                )
             for layer in self.ft_layers:
                 layer.cross_attn = IdentityCrossAttention(dim_embd, n_head, use_null_key)
         elif inject == "kv_share":
@@ -169,29 +186,35 @@ class IDCodeFormer(CodeFormer):
             id_scale: guidance s on the code logits, l_null + s (l_id - l_null): 1 plain, 0 blind, above 1 exaggerated.
         """
         self.check_input(x)
-        styled = list(self.style_dict) if identity is not None and w_id != 0 else []
+        knows = identity is not None or self.constant_identity is not None
+        styled = list(self.style_dict) if knows and w_id != 0 else []
         widths = [] if code_only else [*styled, *(self.connect_list if w > 0 else [])]
         lq_feat, taps = self.encoder.forward_with_taps(x, widths)
         logits = self.guided_logits(lq_feat, identity, id_scale)
         if code_only:
             return CodeFormerOutput(None, logits, lq_feat)
         fuse_at = self.cft_at(taps, w, decode_first)
-        if identity is not None and styled:
+        if styled:
             fuse_at |= self.style_at(taps, fuse_at, identity, w_id, decode_first)
         restored = self.decode(logits, lq_feat, fuse_at, code_grad, detach_16, adain, decode_first)
         return CodeFormerOutput(restored, logits, lq_feat)
 
     def guided_logits(self, lq_feat: Tensor, identity: IdentityFeatures | None, id_scale: float) -> Tensor:
         """Code logits (B, L, K) under the guidance id_scale, with one pass of the transformer where it is 0 or 1."""
-        conditions = None if identity is None or id_scale == 0 else self.conditions(identity)
+        conditions = None if id_scale == 0 else self.conditions(identity, len(lq_feat))
         logits = self.predict_codes(lq_feat, conditions)
         if conditions is None or id_scale == 1:
             return logits
         null_logits = self.predict_codes(lq_feat)
         return null_logits + id_scale * (logits - null_logits)
 
-    def conditions(self, identity: IdentityFeatures) -> Sequence[Condition] | None:
-        """What each layer of the transformer is told of the references; None: nothing."""
+    def conditions(self, identity: IdentityFeatures | None, batch: int) -> Sequence[Condition] | None:
+        """What each layer of the transformer is told of the references of `batch` samples; None: nothing."""
+        if self.constant_identity is not None:
+            tokens = self.constant_identity.identity_tokens(batch)
+            return None if tokens is None else [tokens] * len(self.ft_layers)
+        if identity is None:
+            return None
         if self.identity_encoder is not None:
             return [self.identity_encoder(identity)] * len(self.ft_layers)
         if self.inject == "none":
@@ -239,13 +262,18 @@ class IDCodeFormer(CodeFormer):
         self,
         taps: dict[str, Tensor],
         cft: FuseAt,
-        identity: IdentityFeatures,
+        identity: IdentityFeatures | None,
         w_id: float,
         decode_first: int | None,
     ) -> FuseAt:
         """What is done to the generator's features of the styled widths: the CFT, if any, plus w_id * delta."""
-        embed = mean_embedding(identity)[:decode_first]
-        has_ref = identity.mask[:decode_first].any(1)
+        if self.constant_identity is not None:
+            embed, has_ref = self.constant_identity.style_vector(len(next(iter(taps.values()))))
+        elif identity is not None:
+            embed, has_ref = mean_embedding(identity), identity.mask.any(1)
+        else:
+            raise ValueError("identity: None, but a style is the style of somebody")
+        embed, has_ref = embed[:decode_first], has_ref[:decode_first]
         fuse_at: FuseAt = {}
         for size, style in self.style_dict.items():
             # detach: as in the CFT, image losses must not reach the encoder through the skip

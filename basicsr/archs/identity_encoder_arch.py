@@ -180,6 +180,38 @@ class IdentityEncoder(nn.Module):
         return bias.repeat_interleave(self.num_vec_tokens + self.num_map_tokens, dim=1)  # (B, R) -> (B, R*T)
 
 
+class ConstantIdentity(nn.Module):
+    """Learned tokens and a learned style vector in the place of the references', the same for everybody.
+
+    The control of an experiment: cross-attention and style then have their parameters and know nothing of the person.
+
+    Args:
+        embed_dim: E. 0 makes no style vector.
+        dim: token width C.
+        num_tokens: as many as one reference has; 0 makes none.
+    """
+
+    def __init__(self, embed_dim: int, dim: int, num_tokens: int) -> None:
+        super().__init__()
+        # of size 1 in each entry, as the normalised tokens of references are
+        self.tokens = nn.Parameter(torch.randn(num_tokens, dim)) if num_tokens else None
+        self.embed = nn.Parameter(torch.randn(embed_dim)) if embed_dim else None
+
+    def identity_tokens(self, batch: int) -> IdentityTokens | None:
+        """Keys and values of `batch` samples; None where no tokens are learned."""
+        if self.tokens is None:
+            return None
+        bias = self.tokens.new_zeros(batch, len(self.tokens))
+        return IdentityTokens(self.tokens.expand(batch, -1, -1), bias, bias.new_ones(batch, dtype=torch.bool))
+
+    def style_vector(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The vector at unit length for each sample (B, E), and that all of them have one (B,)."""
+        if self.embed is None:
+            raise ValueError("this net was built without a style, so there is no vector for it")
+        embed = F.normalize(self.embed, dim=0).expand(batch, -1)
+        return embed, torch.ones(batch, dtype=torch.bool, device=embed.device)
+
+
 class IdentityCrossAttention(nn.Module):
     """Pre-norm cross-attention from image tokens to identity tokens, zero at the start.
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.blocks import out_of_autocast, run_in_float32
+
 
 class QuantizerOutput(NamedTuple):
     """What both quantizers return; the names in `stats` differ between them, see their forward."""
@@ -28,6 +30,11 @@ def codebook_rows(codebook: Tensor, code_idx: Tensor, shape: tuple[int, int, int
         return rows
     # contiguous: a permuted view is channels-last by accident, and the generator then runs slower and less accurately
     return rows.view(shape).permute(0, 3, 1, 2).contiguous()  # (B, h, w, D) -> (B, D, h, w)
+
+
+def perplexity(usage: Tensor) -> Tensor:
+    """exp of the entropy of the shares (K,) in which codes are used: K where all are used alike, 1 where one is."""
+    return torch.exp(-(usage * torch.log(usage + 1e-10)).sum())
 
 
 class VectorQuantizer(nn.Module):
@@ -87,19 +94,19 @@ class VectorQuantizer(nn.Module):
         return count
 
     def forward(self, z: Tensor) -> QuantizerOutput:
-        """z (B, D, h, w) -> codes with the gradient handed straight through to z.
+        """z (B, D, h, w) -> codes with the gradient handed straight through to z; in float32 under autocast too.
 
         stats: perplexity and mean_distance (scalars), min_encodings (N, K) one-hot, min_encoding_indices (N, 1) int64.
         """
+        z = out_of_autocast(z)
         distances = self.distances(z)  # (N, K)
         code_idx = distances.argmin(1)  # (N,)
         batch, _, height, width = z.shape
         quant_feat = self.get_codebook_feat(code_idx, (batch, height, width, self.emb_dim))
         loss = F.mse_loss(z, quant_feat.detach()) + self.beta * F.mse_loss(quant_feat, z.detach())
         one_hot = F.one_hot(code_idx, self.codebook_size).to(z.dtype)  # (N, K)
-        usage = one_hot.mean(0)
         stats = {
-            "perplexity": torch.exp(-(usage * torch.log(usage + 1e-10)).sum()),
+            "perplexity": perplexity(one_hot.mean(0)),
             "min_encodings": one_hot,
             "min_encoding_indices": code_idx.unsqueeze(1),
             "mean_distance": distances.detach().mean(),
@@ -138,7 +145,11 @@ class GumbelQuantizer(nn.Module):
 
     def code_indices(self, z: Tensor) -> Tensor:
         """Index of the most probable code at each position of z (B, D, h, w): (B, h, w) int64, without noise."""
-        return self.proj(z).argmax(1)
+        return self.logits(z).argmax(1)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, K, h, w), in float32 under autocast too."""
+        return run_in_float32(self.proj, z)
 
     def get_codebook_feat(self, code_idx: Tensor, shape: tuple[int, int, int, int] | None = None) -> Tensor:
         """See codebook_rows."""
@@ -151,7 +162,7 @@ class GumbelQuantizer(nn.Module):
         stats: min_encoding_indices (B, h, w) int64.
         """
         hard = self.straight_through if self.training else True
-        logits = self.proj(z)  # (B, D, h, w) -> (B, K, h, w)
+        logits = self.logits(z)  # (B, D, h, w) -> (B, K, h, w)
         weights = F.gumbel_softmax(logits, tau=self.temperature, dim=1, hard=hard)
         quant_feat = torch.einsum("bkhw,kd->bdhw", weights, self.codebook).contiguous()  # (B, K, h, w) -> (B, D, h, w)
         probs = F.softmax(logits, dim=1)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from basicsr.archs.blocks import AttnBlock, Downsample, Normalize, ResBlock, Upsample
+from basicsr.archs.blocks import AttnBlock, Downsample, Normalize, ResBlock, Upsample, run_block, run_in_float32
 from basicsr.archs.vector_quantizer import GumbelQuantizer, VectorQuantizer
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
     """Image -> latent grid, one flat list of blocks.
 
     `taps` names, for each feature width, the block whose output the controllable feature transformation (CFT) takes:
-    the last ResBlock of the level, before its attention.
+    the last ResBlock of the level, before its attention. `checkpointing`: see `run_block`.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Encoder(nn.Module):
         widths = level_widths(img_size, ch_mult, attn_resolutions)
         blocks: list[nn.Module] = [nn.Conv2d(in_channels, nf, 3, 1, 1)]
         self.taps: dict[str, int] = {}
+        self.checkpointing = False
         channels = nf
         for mult, width in zip(ch_mult, widths, strict=True):
             for _ in range(res_blocks):
@@ -99,18 +100,19 @@ class Encoder(nn.Module):
         """Latent grid (B, D, h, w), and by width those features (B, C, width, width) that `widths` asks for."""
         wanted = {self.taps[width]: width for width in widths}
         taps: dict[str, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            x = block(x)
+        for index, block in enumerate(self.blocks[:-1]):
+            x = run_block(block, x, checkpointing=self.checkpointing)
             if index in wanted:
                 taps[wanted[index]] = x
-        return x, taps  # (B, 3, H, W) -> (B, D, h, w)
+        # the nearest of two like codes is a matter of digits that half precision has not
+        return run_in_float32(self.blocks[-1], x), taps  # (B, 3, H, W) -> (B, D, h, w)
 
 
 class Generator(nn.Module):
     """Latent grid -> image, one flat list of blocks.
 
     `taps` names, for each feature width, the block after which the CFT acts: the first ResBlock of the level;
-    at the latent grid's width the last one, before its attention (both as released).
+    at the latent grid's width the last one, before its attention (both as released). `checkpointing`: see `run_block`.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Generator(nn.Module):
         blocks: list[nn.Module] = [nn.Conv2d(emb_dim, channels, 3, 1, 1)]
         blocks += [ResBlock(channels, channels), AttnBlock(channels), ResBlock(channels, channels)]
         self.taps: dict[str, int] = {}
+        self.checkpointing = False
         for mult, width in zip(reversed(ch_mult), reversed(widths), strict=True):
             for _ in range(res_blocks):
                 if width == widths[-1] or str(width) not in self.taps:
@@ -144,11 +147,12 @@ class Generator(nn.Module):
     def forward(self, x: Tensor, fuse_at: Mapping[str, Callable[[Tensor], Tensor]] | None = None) -> Tensor:
         """Decode x (B, D, h, w); `fuse_at`: by feature width, what is done to the feature (B, C, width, width)."""
         fuse_after = {self.taps[width]: fuse for width, fuse in (fuse_at or {}).items()}
-        for index, block in enumerate(self.blocks):
-            x = block(x)
+        for index, block in enumerate(self.blocks[:-1]):
+            x = run_block(block, x, checkpointing=self.checkpointing)
             if index in fuse_after:
-                x = fuse_after[index](x)
-        return x  # (B, D, h, w) -> (B, 3, H, W)
+                x = run_block(fuse_after[index], x, checkpointing=self.checkpointing)
+        # half precision would round the picture to less than its 8 bits
+        return run_in_float32(self.blocks[-1], x)  # (B, D, h, w) -> (B, 3, H, W)
 
 
 @ARCH_REGISTRY.register()
@@ -217,8 +221,13 @@ class VQAutoEncoder(nn.Module):
     @torch.no_grad()
     def encode_codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of the images x (B, 3, H, W) in row-major order, (B, L) int64, and their codebook rows (B, D, h, w)."""
-        code_idx = self.quantize.code_indices(self.encoder(x))  # (B, h, w)
-        return code_idx.flatten(1), self.quantize.get_codebook_feat(code_idx, (*code_idx.shape, self.emb_dim))
+        return self.feat_of_codes(self.quantize.code_indices(self.encoder(x)).flatten(1))
+
+    @torch.no_grad()
+    def feat_of_codes(self, code_idx: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes (B, L) themselves, and their codebook rows (B, D, h, w)."""
+        shape = (len(code_idx), self.latent_width, self.latent_width, self.emb_dim)
+        return code_idx, self.quantize.get_codebook_feat(code_idx, shape)
 
     def decode_codes(self, code_idx: Tensor) -> Tensor:
         """Images (B, 3, H, W) of the codes (B, L)."""

@@ -32,6 +32,11 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
         help="change options, for example train:optim_g:lr=1e-4; the value is YAML",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved options and leave")
+    parser.add_argument(
+        "--fast-forward",
+        action="store_true",
+        help="train one iteration of every kind there is, the first and the last of each, keep nothing, and leave",
+    )
     parser.add_argument("--explain", action="store_true", help="print all options with their meaning and leave")
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest state of this run, if any")
     parser.add_argument(

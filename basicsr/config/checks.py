@@ -12,7 +12,8 @@ from basicsr.config.options import Options
 from basicsr.config.schema import Registries, stage_arguments
 from basicsr.config.yaml_loader import KeyPath
 from basicsr.recognizers import find_recognizer
-from basicsr.utils.errors import OptionError
+from basicsr.utils.code_cache import CodeCache
+from basicsr.utils.errors import OptionError, UserError
 from basicsr.utils.registry import bind_arguments
 from basicsr.utils.signature import parameters_of
 from basicsr.utils.weights import sha256_of
@@ -77,7 +78,7 @@ def check_ranges(options: Options, stage: type, registries: Registries, error: M
     given = options.train.stage
     injected = parameters_of(stage).keys() - stage_arguments(stage).keys()
     try:
-        check(bind_arguments(stage, given, injected))
+        check({**bind_arguments(stage, given, injected), "total_iter": options.train.total_iter})
     except OptionError as refusal:
         raise _placed(refusal, ("train",), given, error) from refusal
 
@@ -108,7 +109,7 @@ def check_recognizers(options: Options, registries: Registries, error: MakeError
 
 
 def missing_files(options: Options) -> Iterator[tuple[KeyPath, str]]:
-    """(key, message) of each weights file that the options name and that does not exist."""
+    """(key, message) of each weights file that the options name and that does not exist; then `wrong_code_caches`."""
     named: list[tuple[KeyPath, str | None]] = [
         (("path", key), getattr(options.path, key))
         for key in ("pretrain_network_g", "pretrain_network_d", "pretrain_network_vqgan", "resume_state")
@@ -123,14 +124,43 @@ def missing_files(options: Options) -> Iterator[tuple[KeyPath, str]]:
     for path, file in named:
         if file is not None and not Path(file).is_file():
             yield path, f"{file} does not exist.{way_to_make(file)}"
+    yield from wrong_code_caches(options)
+
+
+def wrong_code_caches(options: Options) -> Iterator[tuple[KeyPath, str]]:
+    """(key, message) of each code cache that is not of this run's frozen VQGAN: codes of another one teach noise."""
+    weights, param_key = options.path.pretrain_network_vqgan, options.path.param_key_vqgan
+    if weights is None and options.network_vqgan is not None:
+        weights, param_key = options.network_vqgan.get("model_path"), "params_ema"
+    for key, dataset in options.datasets.items():
+        file = dataset.spec.get("code_cache")
+        if file is None:
+            continue
+        place: KeyPath = ("datasets", key, "code_cache")
+        if weights is None:
+            yield place, f"{file}: this run has no network_vqgan with weights, so no codes. Take the key out."
+            continue
+        try:
+            header = CodeCache(file).header
+            if (sha256_of(weights), param_key) != (header.vqgan_sha256, header.param_key):
+                yield (
+                    place,
+                    f"{file} was made with other weights (sha256 {header.vqgan_sha256[:12]}..., {header.param_key}) "
+                    f"than {weights} ({param_key}). Make it again: python scripts/make_code_cache.py -opt FILE.yml",
+                )
+        except UserError as fault:
+            yield place, str(fault)
 
 
 def way_to_make(file: str) -> str:
     """` Stage I writes it: python basicsr/train.py -opt ...`, when a shipped option file has the run's name.
 
-    The rule: `<experiments_root>/<name>/models/net_g_<iter>.pth` comes from the option file with that `name`.
+    Released files are fetched. The rule for others: `<experiments_root>/<name>/models/net_g_<iter>.pth` comes from the
+    option file with that `name`.
     """
     parts = Path(file).parts
+    if parts[:2] == ("weights", "CodeFormer"):
+        return f" It can be fetched: python scripts/download_pretrained_models.py {parts[-1]}"
     folder = next((parts[i - 1] for i, part in enumerate(parts) if part in ("models", "training_states") and i), None)
     if folder is None:
         return ""

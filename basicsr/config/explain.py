@@ -44,7 +44,8 @@ Written by `python basicsr/train.py --explain`; do not edit. `--dry-run` prints 
   A mapping whose `type` changes keeps only the keys that the new class takes too (`-opt FILE --explain` lists the
   dropped ones). `key: !replace {...}` replaces a mapping whole.
 - `~` turns a thing off, where its type says `or ~`.
-- `--force_yml train:optim_g:lr=1e-4` changes a key from the command line; the value is YAML.
+- `--force_yml train:optim_g:lr=1e-4` changes a key from the command line; the value is YAML. `_base_=other.yml` there
+  puts the file's own keys over that file in the place of its own `_base_`: an ablation row over another run.
 - A default of *required* means that the key must be given.
 """
 
@@ -124,7 +125,8 @@ def _struct_section(title: str, struct: type[msgspec.Struct]) -> Iterator[str]:
         for inner in structs_in(hint):
             below.setdefault(inner, []).append(f"`{title.strip('`')}.{key}`")
     for inner, titles in below.items():
-        yield f"### {', '.join(titles)}: `type: {tag_of(inner)}`\n\n{_summary(inner)}\n\n{_table(_struct_rows(inner))}"
+        chosen_by = "" if tag_of(inner) is None else f": `type: {tag_of(inner)}`"
+        yield f"### {', '.join(titles)}{chosen_by}\n\n{_summary(inner)}\n\n{_table(_struct_rows(inner))}"
 
 
 def _struct_rows(struct: type[msgspec.Struct]) -> Iterator[Row]:

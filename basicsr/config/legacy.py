@@ -16,16 +16,19 @@ class Rule(NamedTuple):
     """The value of `old` goes to the first place in `new` that takes it, or nowhere.
 
     `*` in `old` is any one key, and the same key in `new`. `only`: values that may be ignored; any other is an error.
+    `off`: values that say nothing, since they are the default of the new place.
     """
 
     old: str
     new: tuple[str, ...] = ()
     why: str = ""
     only: tuple[Any, ...] | None = None
+    off: tuple[Any, ...] = ()
 
 
 RANGES = ("blur_sigma", "downsample_range", "noise_range", "jpeg_range")
 SHARED = ("blur_kernel_size", "kernel_list", "kernel_prob", "gray_prob")  # by both degradations
+CHANGES = ("color_jitter_prob", "color_jitter_shift", "color_jitter_pt_prob", "gen_inpaint_mask")  # `~`: none
 HALF = ([0.5, 0.5, 0.5],)
 OFF = (False, None)
 
@@ -37,6 +40,7 @@ LEGACY: tuple[Rule, ...] = (
     Rule("use_tb_logger", ("logger.use_tb_logger",)),
     Rule("datasets.*.dataroot_gt", ("datasets.*.source", "datasets.*.index")),
     *(Rule(f"datasets.*.{key}", (f"datasets.*.degradation.{key}",)) for key in (*SHARED, *RANGES)),
+    *(Rule(f"datasets.*.{key}", (f"datasets.*.degradation.{key}",), off=OFF) for key in CHANGES),
     *(Rule(f"datasets.*.{key}_large", (f"datasets.*.degradation_large.{key}",)) for key in RANGES),
     Rule("datasets.*.name", why="the key names the set"),
     Rule("datasets.*.phase", why="the key names the phase"),
@@ -49,10 +53,6 @@ LEGACY: tuple[Rule, ...] = (
     Rule("datasets.*.use_corrupt", only=(True,), why="a data set degrades where it has `degradation`"),
     Rule("datasets.*.use_motion_kernel", only=OFF, why="upstream reads it nowhere"),
     Rule("datasets.*.motion_kernel_prob", why="upstream reads it nowhere"),
-    Rule("datasets.*.color_jitter_prob", only=(None, 0), why="no colour jitter"),
-    Rule("datasets.*.color_jitter_pt_prob", only=(None, 0), why="no colour jitter"),
-    Rule("datasets.*.color_jitter_shift", why="no colour jitter"),
-    Rule("datasets.*.gen_inpaint_mask", only=OFF, why="no inpainting"),
     Rule("datasets.*.latent_gt_path", only=(None,), why="GT codes come from network_vqgan"),
     Rule("datasets.*.component_path", only=(None,), why="no component boxes"),
     Rule("datasets.*.dataset_enlarge_ratio", why="the sampler never ends"),
@@ -85,7 +85,6 @@ LEGACY: tuple[Rule, ...] = (
     Rule("val.pbar", why="always shown"),
     Rule("val.use_pbar", why="always shown"),
     Rule("val.metrics.*.better", why="a metric knows its direction"),
-    Rule("logger.wandb", only=(None, {"project": None, "resume_id": None}), why="no such logger"),
 )
 
 # Types that are spelled otherwise upstream.
@@ -142,6 +141,9 @@ def _apply(tree: OptionTree, schema: Schema, rule: Rule, path: KeyPath, star: st
             raise tree.error(path, f"found {value!r}, which cannot be had here: {rule.why}.")
         tree.take(path)
         return f"{dotted(path)} is ignored: {rule.why}. ({origin})"
+    if value in rule.off:
+        tree.take(path)
+        return f"{dotted(path)} is ignored: {value!r} is what holds without it. ({origin})"
     places = [tuple(place.replace("*", star).split(".")) for place in rule.new]
     target = next((place for place in places if schema.takes(tree, place)), places[0])
     if tree.find(target) is not None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from basicsr.config.optim_options import OptimOptions, SchedulerOptions
 from basicsr.utils.errors import OptionError
 
 Spec = dict[str, Any]
@@ -28,6 +29,7 @@ class LoaderOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     batch_size_per_gpu: Annotated[Count, Meta(description="images of one process in one step")] = 1
     num_worker_per_gpu: Annotated[int, Meta(ge=0, description="loader processes per rank; 0 loads in the main one")] = 0
+    timeout: Annotated[float, Meta(gt=0, description="seconds that loader processes may take for one batch")] = 600.0
 
 
 class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,64 +65,15 @@ class PathOptions(msgspec.Struct, frozen=True, kw_only=True):
     param_key_g: Annotated[str, Meta(description="entry of the file: params_ema or params")] = "params_ema"
     pretrain_network_d: Annotated[str | None, Meta(description="weights that network_d starts from")] = None
     strict_load_d: Annotated[bool, Meta(description="as strict_load_g, for network_d")] = True
-    param_key_d: Annotated[str, Meta(description="as param_key_g, for network_d")] = "params"
+    param_key_d: Annotated[str, Meta(description="as param_key_g, for network_d; params where it is not there")] = (
+        "params_d"
+    )
     pretrain_network_vqgan: Annotated[
         str | None, Meta(description="stage-I weights: the frozen network_vqgan takes the GT codes from them")
     ] = None
     strict_load_vqgan: Annotated[bool, Meta(description="as strict_load_g, for network_vqgan")] = True
     param_key_vqgan: Annotated[str, Meta(description="as param_key_g, for network_vqgan")] = "params_ema"
     resume_state: Annotated[str | None, Meta(description="training_states/<iter>.state to go on from")] = None
-
-
-class AdamOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="Adam"):
-    """Adam."""
-
-    lr: Annotated[float, Meta(ge=0, description="learning rate after the warm-up")]
-    betas: Annotated[tuple[Share, Share], Meta(description="decay of the two moments")] = (0.9, 0.999)
-    weight_decay: Annotated[float, Meta(ge=0, description="L2 penalty, added to the gradient")] = 0.0
-
-
-class AdamWOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="AdamW"):
-    """Adam with decoupled weight decay."""
-
-    lr: Annotated[float, Meta(ge=0, description="learning rate after the warm-up")]
-    betas: Annotated[tuple[Share, Share], Meta(description="decay of the two moments")] = (0.9, 0.999)
-    weight_decay: Annotated[float, Meta(ge=0, description="decoupled decay, times lr")] = 0.01
-
-
-class SGDOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="SGD"):
-    """Plain gradient descent."""
-
-    lr: Annotated[float, Meta(ge=0, description="learning rate after the warm-up")]
-    momentum: Annotated[float, Meta(ge=0, description="momentum")] = 0.0
-    weight_decay: Annotated[float, Meta(ge=0, description="L2 penalty, added to the gradient")] = 0.0
-
-
-class MultiStepOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="MultiStepLR"):
-    """The learning rate times gamma at each milestone. Also under the name MultiStepRestartLR."""
-
-    milestones: Annotated[tuple[int, ...], Meta(description="iterations; a number given twice counts twice")]
-    gamma: Annotated[float, Meta(gt=0, description="factor")] = 0.1
-
-
-class CosineOptions(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="CosineAnnealingRestartLR"):
-    """A half cosine from the learning rate to eta_min in each period; after the last period it stays at eta_min."""
-
-    periods: Annotated[tuple[Count, ...], Meta(description="iterations of each period")]
-    restart_weights: Annotated[tuple[float, ...], Meta(description="factor of the learning rate in each period")] = (
-        1.0,
-    )
-    eta_min: Annotated[float, Meta(ge=0, description="learning rate at the end of a period")] = 0.0
-
-    def __post_init__(self) -> None:
-        if len(self.periods) != len(self.restart_weights):
-            raise ValueError(
-                f"{len(self.periods)} periods and {len(self.restart_weights)} restart_weights: each period needs one."
-            )
-
-
-OptimOptions = AdamOptions | AdamWOptions | SGDOptions
-SchedulerOptions = MultiStepOptions | CosineOptions
 
 
 class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +90,34 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
     clip_grad_norm: Annotated[
         Annotated[float, Meta(gt=0)] | None, Meta(description="largest gradient norm of network_g; ~: no clipping")
     ] = None
+    clip_grad_norm_d: Annotated[
+        Annotated[float, Meta(gt=0)] | None, Meta(description="as clip_grad_norm, for network_d")
+    ] = None
+    accumulate: Annotated[
+        Count, Meta(description="parts of batch_size_per_gpu images each, whose gradients make one step")
+    ] = 1
+    precision: Annotated[
+        Literal["float32", "bf16", "fp16"],
+        Meta(description="of the networks; losses, recogniser and code distances stay float32"),
+    ] = "float32"
+    tf32: Annotated[bool, Meta(description="GPU: float32 products with a mantissa of 10 bits, faster")] = False
+    channels_last: Annotated[bool, Meta(description="keep the channels of a pixel side by side, faster")] = False
+    compile: Annotated[
+        tuple[Literal["g", "d", "vqgan"], ...], Meta(description="networks that torch.compile translates; []: none")
+    ] = ()
+    checkpoint_activations: Annotated[
+        tuple[Literal["encoder", "transformer", "generator"], ...],
+        Meta(description="parts of network_g that compute their features again in the backward; []: none"),
+    ] = ()
+    backend: Annotated[
+        Literal["auto", "nccl", "gloo"], Meta(description="how ranks talk; auto: nccl on GPUs, gloo on CPUs")
+    ] = "auto"
+    skip_non_finite: Annotated[
+        int, Meta(ge=0, description="iterations in a row that may be skipped for a loss that is not finite; 0: stop")
+    ] = 0
+    timeout: Annotated[
+        float, Meta(gt=0, description="seconds without any progress, or of waiting for other ranks, that end the run")
+    ] = 1800.0
     losses: Annotated[dict[str, Spec], Meta(description="the *_opt entries that are on")] = {}
     stage: Annotated[dict[str, Any], Meta(description="keyword-only arguments of the model_type class")] = {}
 
@@ -148,7 +129,18 @@ class ValOptions(msgspec.Struct, frozen=True, kw_only=True):
     save_img: Annotated[bool, Meta(description="write restored images to visualization/")] = False
     num_images: Annotated[Count | None, Meta(description="images of each val set; ~: all")] = None
     metrics: Annotated[dict[str, Spec], Meta(description="label: {type: ..., ...} for each metric")] = {}
+    w_sweep: Annotated[
+        tuple[Annotated[float, Meta(ge=0)], ...],
+        Meta(description="fidelity weights of the picture w_sweep (stages whose restore takes w); []: none"),
+    ] = (0.0, 0.5, 1.0)
     restore: Annotated[dict[str, Any], Meta(description="keyword-only arguments of the stage's restore")] = {}
+
+
+class WandbOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights & Biases beside the other logs. Without a login or a network its files stay in the run's folder."""
+
+    project: Annotated[str | None, Meta(description="of W&B; ~: off")] = None
+    resume_id: Annotated[str | None, Meta(description="W&B run to go on with; ~: that of the run's folder")] = None
 
 
 class LoggerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +151,10 @@ class LoggerOptions(msgspec.Struct, frozen=True, kw_only=True):
     image_freq: Annotated[Count | None, Meta(description="iterations between two image grids; ~: none")] = None
     use_tb_logger: Annotated[bool, Meta(description="write TensorBoard files")] = True
     keep_last: Annotated[Count | None, Meta(description="checkpoints kept, the newest; ~: all")] = None
+    keep_every: Annotated[
+        Count | None, Meta(description="keep_last spares iterations that are a multiple of it; ~: none")
+    ] = None
+    wandb: Annotated[WandbOptions | None, Meta(description="Weights & Biases (pip install wandb); ~: off")] = None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

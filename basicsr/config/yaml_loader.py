@@ -125,14 +125,18 @@ def dotted(path: KeyPath) -> str:
 def load_tree(path: str | os.PathLike[str], force_yml: Sequence[str] = (), keep: Keep | None = None) -> OptionTree:
     """Read an option file with its `_base_` files and the `a:b=c` changes of the command line merged in.
 
+    The change `_base_=other.yml` puts the file's own keys over another file than the one that it names.
+
     Raises:
         OptionError: a file is missing or no YAML, a key stands twice, `_base_` goes round.
     """
     tree = OptionTree(Located({}, Origin(os.fspath(path), 1)))
     merger = _Merger(keep or (lambda _path, _old, _new: None), tree.dropped)
-    tree.root = merger.read(os.path.normpath(path), ())
-    for text in force_yml:
-        tree.root = merger.merge(tree.root, parse_override(text), ())
+    changes = [parse_override(text) for text in force_yml]
+    instead = [change.value.pop("_base_").plain() for change in changes if "_base_" in change.value]
+    tree.root = merger.read(os.path.normpath(path), (), os.path.abspath(str(instead[-1])) if instead else None)
+    for change in changes:
+        tree.root = merger.merge(tree.root, change, ())
     return tree
 
 
@@ -155,14 +159,15 @@ class _Merger:
         self.keep = keep
         self.dropped = dropped
 
-    def read(self, path: str, above: tuple[str, ...]) -> Located:
-        """The tree of a file with its `_base_` files below it. `above`: the files that led here."""
+    def read(self, path: str, above: tuple[str, ...], instead: str | None = None) -> Located:
+        """The tree of a file with its `_base_` files (or `instead`) below it. `above`: the files that led here."""
         if any(os.path.realpath(path) == os.path.realpath(other) for other in above):
             raise OptionError(f"{above[0]}: _base_ goes round: {' -> '.join([*above, path])}")
         own = _compose(_read_text(path, above), Origin(path, 1))
         if not isinstance(own.value, dict):
             raise OptionError(f"{path}: not an option file: its top level is no mapping (or it is empty).")
         base = own.value.pop("_base_", None)
+        base = base if instead is None else Located(instead, own.origin)
         tree = Located({}, own.origin)
         for node in [] if base is None else base.value if isinstance(base.value, list) else [base]:
             if not isinstance(node.value, str):

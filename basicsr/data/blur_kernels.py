@@ -1,70 +1,59 @@
-"""Gaussian blur kernels, and the blur together with the resize that follows it.
+"""Blur kernels: Gaussian, its generalisations, and motion. Equations: Liu et al. 2020 for the generalised and plateau
+families, Azzalini and Dalla Valle 1996 for the skewed one; all are divided by their sum.
 
-Blurring 512 px to keep 30 is most of the degradation's time. A kernel is a sum of R outer products, and blurring with
-an outer product, then sampling n x n points bilinearly, is one matrix from the left and one from the right: where R and
-n are small, only the samples that are kept get computed.
-
-Shapes: K kernel size, odd; S side of the picture; n side after the resize; R rank of the kernel (1 when isotropic).
+v = (x, y) on the centred grid; Sigma = R diag(sigma_x^2, sigma_y^2) R^T with the rotation R; q = v^T Sigma^-1 v.
+Shapes: K kernel size, odd; R rank of the kernel (1 when it is separable).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
+Family = Literal["gaussian", "generalized", "plateau", "skew"]
 FloatImage = NDArray[Any]  # float32; the stubs of NumPy and OpenCV disagree on the precision of their results
 
 # Bound on the change of a pixel in [0, 1] when a kernel is cut to rank R: a fortieth of a gray level. On photos ~1e-6.
 RANK_TOLERANCE = 1e-4
-# Multiplications per pixel and channel at which computing the kept samples alone takes as long as OpenCV's filters.
-MAX_COST_ISO, MAX_COST_ANISO = 140, 250
-MIN_FUSED_KERNEL = 13  # px: for smaller kernels filter2D needs no Fourier transform and is quick
-ROWS_AT_ONCE = 4  # rows of n that share one matrix product
+STEPS_PER_PIXEL = 8  # at which a motion is sampled
 
 
 @dataclass(frozen=True)
-class GaussianKernel:
-    """exp(-v^T Sigma^-1 v / 2) on the centred grid, normalised; Sigma = R diag(sigma_x^2, sigma_y^2) R^T."""
+class BlurKernel:
+    """What is common to all kinds: a size, weights with sum 1, and their cheap form."""
 
     size: int  # K, px
-    sigma_x: float  # px, before the rotation
-    sigma_y: float
-    angle: float = 0.0  # radians, of R
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.size % 2 == 0 or min(self.sigma_x, self.sigma_y) <= 0:
-            raise ValueError(f"{self}: expected an odd size and sigmas above 0")
+        if self.size < 1 or self.size % 2 == 0:
+            raise ValueError(f"{self}: expected an odd size")
 
-    @property
-    def is_isotropic(self) -> bool:
-        return self.sigma_x == self.sigma_y
+    def parameters(self) -> dict[str, str]:
+        """Kind and numbers, for a table."""
+        raise NotImplementedError(f"{type(self).__name__} lacks its names")
+
+    def line(self) -> NDArray[np.float64] | None:
+        """(K,) with `outer(line, line)` equal to `weights()`, where there is such a line."""
+        return None
 
     def weights(self) -> NDArray[np.float64]:
         """(K, K), rows are y, sum 1."""
-        axis = self._axis()
-        x, y = np.meshgrid(axis, axis)
-        cos, sin = np.cos(self.angle), np.sin(self.angle)
-        along, across = cos * x + sin * y, cos * y - sin * x
-        kernel = np.exp(-0.5 * ((along / self.sigma_x) ** 2 + (across / self.sigma_y) ** 2))
-        return np.asarray(kernel / kernel.sum())
+        density = self._density()
+        return np.asarray(density / density.sum())
 
-    def line(self) -> NDArray[np.float64]:
-        """(K,): of an isotropic kernel, `outer(line, line)` is `weights()`."""
-        line = np.exp(-0.5 * (self._axis() / self.sigma_x) ** 2)
-        return np.asarray(line / line.sum())
+    def _density(self) -> NDArray[np.float64]:
+        """(K, K), of any sum."""
+        raise NotImplementedError(f"{type(self).__name__} lacks its equation")
 
     def factors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Columns and rows, both (R, K), whose outer products add up to `weights()`, up to RANK_TOLERANCE."""
-        if self.is_isotropic:
-            line = self.line()[None]
-            return line, line
+        line = self.line()
+        if line is not None:
+            return line[None], line[None]
         # Cross approximation with full pivoting (Bebendorf 2000): about the rank of an SVD, and no BLAS, whose own
         # threads wait for each other when every worker of a loader has some.
         rest = self.weights()
@@ -80,99 +69,88 @@ class GaussianKernel:
         return np.arange(self.size, dtype=np.float64) - self.size // 2
 
 
-def blur_and_resize(image: FloatImage, kernel: GaussianKernel, side: int) -> FloatImage:
-    """Correlate with the kernel (border reflected without its edge pixel), then resize bilinearly without antialias.
+@dataclass(frozen=True)
+class GaussianKernel(BlurKernel):
+    """The density of a normal distribution, or one of its relatives.
 
-    Equal to `cv2.resize(cv2.filter2D(image, -1, kernel), (n, n))` to 1e-5 on photos, in no case off by more than
-    RANK_TOLERANCE.
-
-    Args:
-        image: float32 (S, S, 3) in [0, 1].
-        side: n, at most S.
-    Returns:
-        float32 (n, n, 3).
+    gaussian: exp(-q / 2). generalized: exp(-q^beta / 2); a beta below 1 gives a peak with wide tails, one above a box.
+    plateau: 1 / (1 + q^beta), flat in the middle. skew: exp(-q / 2) Phi(skew . z), z = the coordinates along R's axes
+    in sigmas, moved so that its mean is the middle.
     """
-    size = image.shape[0]
-    if kernel.size >= MIN_FUSED_KERNEL and _cost(kernel, 1, size, side) <= MAX_COST_ANISO:
-        columns, rows = kernel.factors()
-        limit = MAX_COST_ISO if kernel.is_isotropic else MAX_COST_ANISO
-        if _cost(kernel, len(rows), size, side) <= limit:
-            with _one_thread():
-                return _blurred_samples(image, columns, rows, side)
-    if kernel.is_isotropic:
-        line = kernel.line()
-        image = cv2.sepFilter2D(image, -1, line, line, borderType=cv2.BORDER_REFLECT_101)
-    else:
-        image = cv2.filter2D(image, -1, kernel.weights(), borderType=cv2.BORDER_REFLECT_101)
-    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR))
+
+    sigma_x: float  # px, before the rotation
+    sigma_y: float
+    angle: float = 0.0  # radians, of R
+    family: Family = "gaussian"
+    beta: float = 1.0
+    skew: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size % 2 == 0 or min(self.sigma_x, self.sigma_y, self.beta) <= 0:
+            raise ValueError(f"{self}: expected an odd size, and sigmas and beta above 0")
+
+    @property
+    def is_isotropic(self) -> bool:
+        return self.sigma_x == self.sigma_y
+
+    def parameters(self) -> dict[str, str]:
+        """See BlurKernel."""
+        kind = "iso" if self.is_isotropic else "aniso"
+        if self.family != "gaussian":
+            kind = "skew" if self.family == "skew" else f"{self.family}_{kind}"
+        shown = {"kernel": kind, "kernel_size": str(self.size), "sigma_x": f"{self.sigma_x:.2f}"}
+        if not self.is_isotropic:
+            shown |= {"sigma_y": f"{self.sigma_y:.2f}", "angle": f"{np.rad2deg(self.angle):.0f}"}
+        if self.family == "skew":
+            shown["skew"] = " ".join(f"{value:.2f}" for value in self.skew)
+        elif self.family != "gaussian":
+            shown["beta"] = f"{self.beta:.2f}"
+        return shown
+
+    def line(self) -> NDArray[np.float64] | None:
+        """See BlurKernel."""
+        if not self.is_isotropic or self.family != "gaussian":
+            return None
+        line = np.exp(-0.5 * (self._axis() / self.sigma_x) ** 2)
+        return np.asarray(line / line.sum())
+
+    def _density(self) -> NDArray[np.float64]:
+        axis = self._axis()
+        x, y = np.meshgrid(axis, axis)
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        along, across = (cos * x + sin * y) / self.sigma_x, (cos * y - sin * x) / self.sigma_y
+        if self.family == "skew":
+            slant = np.asarray(self.skew)
+            mean = np.sqrt(2 / np.pi) * slant / np.sqrt(1 + slant @ slant)
+            along, across = along + mean[0], across + mean[1]
+            return np.asarray(np.exp(-0.5 * (along**2 + across**2)) * ndtr(slant[0] * along + slant[1] * across))
+        q = along**2 + across**2
+        if self.family == "plateau":
+            return np.asarray(1 / (1 + q**self.beta))
+        return np.asarray(np.exp(-0.5 * (q if self.family == "gaussian" else q**self.beta)))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread meanwhile: the same bits in a worker and in the main process, and no waiting for threads.
+@dataclass(frozen=True)
+class MotionKernel(BlurKernel):
+    """A point that moves evenly along a straight line while the shutter is open, shared out bilinearly."""
 
-    The products are small; on busy cores, threads that wait for each other make them a hundred times slower.
-    """
-    before = torch.get_num_threads()
-    if before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    length: float  # px, of the line; what the kernel's size cannot hold is cut off at both ends
+    angle: float = 0.0  # radians; from x towards y, which points down
 
+    def parameters(self) -> dict[str, str]:
+        """See BlurKernel."""
+        angle = f"{np.rad2deg(self.angle):.0f}"
+        return {"kernel": "motion", "kernel_size": str(self.size), "length": f"{self.length:.2f}", "angle": angle}
 
-def _cost(kernel: GaussianKernel, rank: int, size: int, side: int) -> float:
-    """Multiplications of `_blurred_samples` per pixel and channel of the picture."""
-    band = kernel.size + 1 + ROWS_AT_ONCE * size / side
-    return rank * side * (size * band + size * side) / size**2
-
-
-def _blurred_samples(
-    image: FloatImage, columns: NDArray[np.float64], rows: NDArray[np.float64], side: int
-) -> FloatImage:
-    """sum_r A_r X B_r^T for each channel X: A_r blurs and samples down the columns, B_r along the rows."""
-    size, rank = image.shape[0], len(rows)
-    pixels = torch.from_numpy(image.reshape(size, size * 3))
-    down, first, last = sampling_matrix(columns, size, side)
-    across, _, _ = sampling_matrix(rows, size, side)
-    down_t = torch.from_numpy(down)
-    blurred = torch.empty(side * rank, size * 3)
-    for top in range(0, side, ROWS_AT_ONCE):  # A_r is a band: only some rows of the picture matter to each of its own
-        end = min(top + ROWS_AT_ONCE, side)
-        low, high = int(first[top]), int(last[end - 1])
-        weights = down_t[top:end, :, low:high].reshape(-1, high - low)  # (rows*R, band)
-        torch.mm(weights, pixels[low:high], out=blurred[top * rank : end * rank])
-    blurred = blurred.view(side, rank, size, 3).permute(0, 3, 1, 2).reshape(side * 3, rank * size)  # (n*3, R*S)
-    samples = torch.mm(blurred, torch.from_numpy(across.reshape(side, rank * size)).T)  # (n*3, R*S) -> (n*3, n)
-    return np.asarray(samples.view(side, 3, side).permute(0, 2, 1).contiguous().numpy())
-
-
-def sampling_matrix(
-    lines: NDArray[np.float64], size: int, side: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Blur with a line, then sample n points between S pixels bilinearly, as one matrix.
-
-    Args:
-        lines: (R, K).
-    Returns:
-        The matrices (n, R, S); for each of the n points the first pixel that it looks at, and the one after the last.
-    """
-    rank, length = lines.shape
-    half = length // 2
-    at = (np.arange(side) + 0.5) * (size / side) - 0.5  # pixel centres, as cv2.resize has them
-    left = np.clip(np.floor(at), 0, size - 1).astype(np.int64)
-    part = np.where(left < size - 1, np.clip(at - left, 0, 1), 0)[:, None, None]  # of the right neighbour
-    taps = np.zeros((side, rank, length + 1))
-    taps[..., :-1] = (1 - part) * lines
-    taps[..., 1:] += part * lines
-    padded = np.zeros((side, rank, size + 2 * half + 1), np.float32)
-    places = left[:, None, None] + np.arange(length + 1)
-    np.put_along_axis(padded, np.broadcast_to(places, taps.shape), taps.astype(np.float32), axis=2)
-    matrix = np.ascontiguousarray(padded[..., half : half + size])
-    matrix[..., 1 : half + 1] += padded[..., :half][..., ::-1]  # what falls outside comes back mirrored
-    matrix[..., size - 1 - half : size - 1] += padded[..., half + size : 2 * half + size][..., ::-1]
-    # a mirrored tap never looks further in than the tap on the other side of the kernel
-    return matrix, np.maximum(left - half, 0), np.minimum(left + half + 2, size)
+    def _density(self) -> NDArray[np.float64]:
+        length = min(self.length, self.size - 1)
+        count = max(1, int(STEPS_PER_PIXEL * length))
+        steps = length * ((np.arange(count) + 0.5) / count - 0.5)
+        x, y = steps * np.cos(self.angle) + self.size // 2, steps * np.sin(self.angle) + self.size // 2
+        left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+        part_x, part_y = x - left, y - top
+        density = np.zeros((self.size + 1, self.size + 1))  # the neighbour of the last pixel has part 0
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            share = np.abs(1 - down - part_y) * np.abs(1 - right - part_x)
+            np.add.at(density, (top + down, left + right), share)
+        return density[:-1, :-1]

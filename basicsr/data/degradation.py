@@ -1,84 +1,44 @@
-"""Synthetic degradation: drawn first, applied second, so that a drawn Degradation can be written down and repeated.
+"""Synthetic degradation: ranges, and drawing from them. What is drawn is a Degradation, which does the arithmetic.
 
-Order and rounding are those of the released data pipeline: blur, downsample, noise, JPEG, upsample, colour, 8 bits.
-Pictures here: float32 BGR [0, 1] (S, S, 3), unless a function says otherwise.
+What a sample draws from its generator depends on no option; whatever came later has streams of its own.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 
-from basicsr.data.augment import ColorJitter, ColorJitterRanges, to_gray
-from basicsr.data.blur_kernels import FloatImage, GaussianKernel, blur_and_resize
+from basicsr.data.augment import ColorJitterRanges
+from basicsr.data.blur_kernels import BlurKernel, Family, GaussianKernel, MotionKernel
+from basicsr.data.compression import sample_video_compression
+from basicsr.data.drawn_degradation import Degradation
+from basicsr.data.strokes import sample_strokes
 from basicsr.utils.errors import OptionError
 from basicsr.utils.img_util import Image
 from basicsr.utils.seed import rng_for
 
-KernelKind = Literal["iso", "aniso"]
+KernelKind = Literal[
+    "iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso", "skew", "motion"
+]
 Range = tuple[float, float]
 
 REFERENCE_SIZE = 512  # px for which blur and downsampling are stated
-COLOR_RANGES = ("brightness", "contrast", "saturation")
+ISOTROPIC = ("iso", "generalized_iso", "plateau_iso")
+RANGES_FROM_0 = (
+    "downsample_range", "noise_range", "jpeg_range", "brightness", "contrast", "saturation", "motion_length",
+    "stroke_width", "second_downsample_range", "second_noise_range", "second_jpeg_range", "video_quality",
+)  # fmt: skip
+RANGES_ABOVE_0 = ("blur_sigma", "second_blur_sigma", "betag_range", "betap_range")
+PROBABILITIES = ("gray_prob", "color_jitter_prob", "color_jitter_pt_prob", "second_order_prob", "video_prob")
+QUALITIES = ("jpeg_range", "second_jpeg_range", "video_quality")
+# Streams of random numbers beside the one that every sample uses, so that an extra moves no draw of what was there
+# before; 0 is the noise's own.
+SHAPE_STREAM, STROKE_STREAM, SECOND_STREAM, VIDEO_STREAM = 1, 2, 3, 4
 MAX_KERNEL_SIZE = 511  # px at REFERENCE_SIZE: a border can be mirrored by less than one picture
-
-
-@dataclass(frozen=True)
-class Degradation:
-    """One drawn degradation. Applying it twice to one picture gives the same pixels."""
-
-    gt_size: int  # S, px
-    kernel: GaussianKernel  # in px of the picture
-    small_size: int  # px, side between downsampling and upsampling
-    noise_sigma: float | None  # of 255; None: no noise
-    noise_seed: int
-    jpeg_quality: int | None  # 0..100; None: no JPEG
-    color_shift: tuple[float, float, float] | None = None  # of 255, added to B, G, R
-    jitter: ColorJitter | None = None
-    gray: bool = False
-
-    def apply(self, image: FloatImage) -> FloatImage:
-        """The degraded picture, same shape and range, on 8-bit levels."""
-        return self.apply_to_bytes(image).astype(np.float32) / np.float32(255)
-
-    def apply_to_bytes(self, image: FloatImage) -> Image:
-        """float32 BGR [0, 1] (S, S, 3) -> uint8 BGR (S, S, 3), as it would stand in a file."""
-        if image.shape != (self.gt_size, self.gt_size, 3):
-            raise ValueError(f"Degradation was drawn for {self.gt_size} px, the picture has shape {image.shape}")
-        lq = blur_and_resize(image, self.kernel, self.small_size)
-        if self.noise_sigma is not None:
-            noise = rng_for(self.noise_seed).standard_normal(lq.shape, dtype=np.float32)
-            noise *= np.float32(self.noise_sigma / 255)
-            lq = np.clip(lq + noise, 0, 1)
-        levels: FloatImage = lq * np.float32(255)
-        if self.jpeg_quality is not None:
-            levels = jpeg_round_trip(_round(levels), self.jpeg_quality).astype(np.float32)
-        levels = cv2.resize(levels, (self.gt_size, self.gt_size), interpolation=cv2.INTER_LINEAR)
-        return _round(self._recolor(levels))
-
-    def _recolor(self, levels: FloatImage) -> FloatImage:
-        """Shift, gray and jitter, in that order; 0..255 in and out."""
-        if self.color_shift is not None:
-            levels = np.clip(levels + np.asarray(self.color_shift, np.float32), 0, 255)
-        if self.gray:
-            levels = to_gray(levels)
-        if self.jitter is not None:
-            levels = self.jitter.apply(levels / np.float32(255)) * np.float32(255)
-        return levels
-
-
-def _round(levels: FloatImage) -> Image:
-    """0..255 -> uint8, half to even, saturated."""
-    return np.asarray(cv2.convertScaleAbs(levels), np.uint8)  # nothing below 0 but rounding noise
-
-
-def jpeg_round_trip(image: Image, quality: int) -> Image:
-    """Through a JPEG file of that quality (0..100) and back, uint8 BGR."""
-    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -86,12 +46,16 @@ class DegradationRanges:
     """Ranges from which a Degradation is drawn, each uniformly.
 
     Blur and downsampling are stated for 512 px and scale with the picture (factor at least 1, odd kernel at least 3);
-    noise, JPEG and colours do not.
+    noise, JPEG and colours do not, nor do the extras' own.
 
     Args:
         blur_kernel_size: px, odd.
         kernel_list, kernel_prob: kinds of kernel and their probabilities.
         blur_sigma: px.
+        betag_range, betap_range: exponents of the generalized and of the plateau kernels; for anisotropic ones half of
+            the draws are below 1.
+        skew_range: slant of skew kernels along each of their axes.
+        motion_length: px, of motion kernels; at most the kernel's size has an effect.
         downsample_range: factors.
         noise_range: of 255; None: no noise.
         jpeg_range: quality 0..100; None: no JPEG.
@@ -99,6 +63,14 @@ class DegradationRanges:
         color_jitter_prob, color_jitter_shift: probability and half range (of 255) of a shift of each channel.
         color_jitter_pt_prob: probability of a change of brightness, contrast, saturation and hue.
         brightness, contrast, saturation, hue: ranges of that change.
+        gen_inpaint_mask: cover the picture with white strokes; blur, downsampling, noise and JPEG are then left out.
+        stroke_width: px.
+        second_order_prob: probability of a second round of blur, downsampling, noise and JPEG on the small picture.
+        second_blur_sigma, second_downsample_range, second_noise_range, second_jpeg_range: its ranges, in the units of
+            the first round.
+        video_prob: probability of the traces of a video codec on the small picture.
+        video_quality: JPEG quality 0..100 of each generation.
+        video_generations: fewest and most generations.
     """
 
     blur_kernel_size: int = 41
@@ -116,6 +88,20 @@ class DegradationRanges:
     contrast: Range = (0.5, 1.5)
     saturation: Range = (0.0, 1.5)
     hue: Range = (-0.1, 0.1)
+    betag_range: Range = (0.5, 8.0)
+    betap_range: Range = (0.5, 8.0)
+    skew_range: Range = (-4.0, 4.0)
+    motion_length: Range = (8.0, 40.0)
+    gen_inpaint_mask: bool = False
+    stroke_width: Range = (30.0, 70.0)
+    second_order_prob: float = 0.0
+    second_blur_sigma: Range = (1.0, 8.0)
+    second_downsample_range: Range = (1.0, 3.0)
+    second_noise_range: Range | None = (0.0, 10.0)
+    second_jpeg_range: Range | None = (40.0, 95.0)
+    video_prob: float = 0.0
+    video_quality: Range = (15.0, 50.0)
+    video_generations: tuple[int, int] = (2, 6)
 
     def __post_init__(self) -> None:
         if (
@@ -132,18 +118,28 @@ class DegradationRanges:
                 f"degradation.blur_kernel_size: found {self.blur_kernel_size}, expected an odd number of px, "
                 f"3 to {MAX_KERNEL_SIZE}."
             )
-        for name in ("blur_sigma", "downsample_range", "noise_range", "jpeg_range", *COLOR_RANGES):
+        for name in PROBABILITIES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"degradation.{name}: found {getattr(self, name)}, expected 0 to 1.")
+        for name in (*RANGES_FROM_0, *RANGES_ABOVE_0):
             limits = getattr(self, name)
             if limits is not None and not 0 <= limits[0] <= limits[1]:
                 raise OptionError(
                     f"degradation.{name}: found {list(limits)}, expected [low, high] with 0 <= low <= high."
                 )
-        if self.blur_sigma[0] == 0:
-            raise OptionError("degradation.blur_sigma: starts at 0, expected above 0 (0.1 is next to no blur).")
+            if name in RANGES_ABOVE_0 and limits[0] == 0:
+                raise OptionError(f"degradation.{name}: starts at 0, expected above 0 (0.1 is next to none).")
+            if name in QUALITIES and limits is not None and limits[1] > 100:
+                raise OptionError(f"degradation.{name}: found {list(limits)}, a quality is at most 100.")
         if not -0.5 <= self.hue[0] <= self.hue[1] <= 0.5:
             raise OptionError(f"degradation.hue: found {list(self.hue)}, expected [low, high] within -0.5 and 0.5.")
-        if self.jpeg_range is not None and self.jpeg_range[1] > 100:
-            raise OptionError(f"degradation.jpeg_range: found {list(self.jpeg_range)}, a quality is at most 100.")
+        if self.skew_range[0] > self.skew_range[1]:
+            raise OptionError(f"degradation.skew_range: found {list(self.skew_range)}, expected [low, high].")
+        if not 1 <= self.video_generations[0] <= self.video_generations[1]:
+            raise OptionError(
+                f"degradation.video_generations: found {list(self.video_generations)}, expected [fewest, most] with "
+                "1 <= fewest <= most."
+            )
 
     def sample(self, rng: np.random.Generator, gt_size: int, same_colors_as: Degradation | None = None) -> Degradation:
         """Draw a degradation for pictures of gt_size px.
@@ -172,10 +168,9 @@ class DegradationRanges:
         if same_colors_as is not None:
             shifts, grays = same_colors_as.color_shift is not None, same_colors_as.gray
             jitters = same_colors_as.jitter is not None
-        size = scaled_kernel_size(self.blur_kernel_size, scale)
-        return Degradation(
+        drawn = Degradation(
             gt_size=gt_size,
-            kernel=GaussianKernel(size, sigma_x, sigma_x if kind == "iso" else sigma_y, angle),
+            kernel=self._kernel(kind, gt_size, (sigma_x, sigma_y), angle, noise_seed),
             small_size=max(1, int(gt_size // factor)),
             noise_sigma=noise_sigma if self.noise_range is not None else None,
             noise_seed=noise_seed,
@@ -184,6 +179,73 @@ class DegradationRanges:
             jitter=jitter if jitters else None,
             gray=bool(grays),
         )
+        return self._with_extras(drawn)
+
+    def _kernel(
+        self, kind: KernelKind, gt_size: int, sigmas: tuple[float, float], angle: float, noise_seed: int
+    ) -> BlurKernel:
+        """The kernel of that kind; what only it has is drawn from a stream of its own."""
+        scale = gt_size / REFERENCE_SIZE
+        size = scaled_kernel_size(self.blur_kernel_size, scale)
+        sigma_x, sigma_y = (sigmas[0], sigmas[0]) if kind in ISOTROPIC else sigmas
+        if kind in ("iso", "aniso"):
+            return GaussianKernel(size, sigma_x, sigma_y, angle)
+        rng = rng_for(noise_seed, SHAPE_STREAM)
+        if kind == "motion":
+            return MotionKernel(size, float(rng.uniform(*self.motion_length)) * scale, angle)
+        if kind == "skew":
+            slant = rng.uniform(*self.skew_range, size=2)
+            return GaussianKernel(size, sigma_x, sigma_y, angle, "skew", skew=(float(slant[0]), float(slant[1])))
+        family: Family = "plateau" if kind.startswith("plateau") else "generalized"
+        limits = self.betap_range if family == "plateau" else self.betag_range
+        beta = float(rng.uniform(*limits)) if kind in ISOTROPIC else _split_at_1(rng, limits)
+        return GaussianKernel(size, sigma_x, sigma_y, angle, family, beta)
+
+    def _with_extras(self, drawn: Degradation) -> Degradation:
+        """Strokes instead of a loss of quality, or a second round and video compression on top of it."""
+        if self.gen_inpaint_mask:
+            scale = drawn.gt_size / REFERENCE_SIZE
+            width = (self.stroke_width[0] * scale, self.stroke_width[1] * scale)
+            strokes = sample_strokes(rng_for(drawn.noise_seed, STROKE_STREAM), drawn.gt_size, width)
+            return dataclasses.replace(
+                drawn, strokes=strokes, kernel=None, small_size=drawn.gt_size, noise_sigma=None, jpeg_quality=None
+            )
+        if self.second_order_prob > 0:
+            rng = rng_for(drawn.noise_seed, SECOND_STREAM)
+            if rng.uniform() < self.second_order_prob:
+                drawn = dataclasses.replace(drawn, second=self._second_round(drawn).sample(rng, drawn.small_size))
+        if self.video_prob > 0:
+            rng = rng_for(drawn.noise_seed, VIDEO_STREAM)
+            if rng.uniform() < self.video_prob:
+                video = sample_video_compression(rng, self.video_quality, self.video_generations)
+                drawn = dataclasses.replace(drawn, video=video)
+        return drawn
+
+    def _second_round(self, drawn: Degradation) -> DegradationRanges:
+        """Ranges of the second round, for the small picture. A factor of 2 halves it, whatever its size."""
+        low, high = (limit * drawn.gt_size / drawn.small_size for limit in self.second_downsample_range)
+        return DegradationRanges(
+            blur_kernel_size=self.blur_kernel_size,
+            kernel_list=self.kernel_list,
+            kernel_prob=self.kernel_prob,
+            blur_sigma=self.second_blur_sigma,
+            downsample_range=(low, high),
+            noise_range=self.second_noise_range,
+            jpeg_range=self.second_jpeg_range,
+            betag_range=self.betag_range,
+            betap_range=self.betap_range,
+            skew_range=self.skew_range,
+            motion_length=self.motion_length,
+        )
+
+
+def _split_at_1(rng: np.random.Generator, limits: Range) -> float:
+    """Uniform below 1 or uniform above it, each half of the time; uniform in all where 1 lies outside."""
+    low, high = limits
+    below = rng.uniform() < 0.5
+    if low < 1 < high:
+        low, high = (low, 1.0) if below else (1.0, high)
+    return float(rng.uniform(low, high))
 
 
 def scaled_kernel_size(size: int, scale: float) -> int:
@@ -191,13 +253,24 @@ def scaled_kernel_size(size: int, scale: float) -> int:
     return max(3, 2 * round((size * scale - 1) / 2) + 1)
 
 
+def sample_copies(
+    ranges: DegradationRanges, ranges_large: DegradationRanges | None, rng: np.random.Generator, gt_size: int
+) -> dict[str, Degradation]:
+    """Degradations of `lq`, and of `lq_large` where it has ranges; independent but for whether colours change."""
+    drawn = {"lq": ranges.sample(rng, gt_size)}
+    if ranges_large is not None:
+        drawn["lq_large"] = ranges_large.sample(rng, gt_size, same_colors_as=drawn["lq"])
+    return drawn
+
+
 def degraded_copies(
     gt: Image, ranges: DegradationRanges, ranges_large: DegradationRanges | None, rng: np.random.Generator
 ) -> dict[str, Image]:
-    """`lq`, and `lq_large` where there are ranges for it: independent degradations of one picture, uint8 BGR."""
+    """Degraded copies of one picture, uint8 BGR. See `sample_copies`."""
+    return apply_copies(gt, sample_copies(ranges, ranges_large, rng, gt.shape[0]))
+
+
+def apply_copies(gt: Image, drawn: Mapping[str, Degradation]) -> dict[str, Image]:
+    """Each degradation of one picture, uint8 BGR."""
     clean = gt.astype(np.float32) / np.float32(255)
-    drawn = ranges.sample(rng, gt.shape[0])
-    copies = {"lq": drawn.apply_to_bytes(clean)}
-    if ranges_large is not None:
-        copies["lq_large"] = ranges_large.sample(rng, gt.shape[0], same_colors_as=drawn).apply_to_bytes(clean)
-    return copies
+    return {name: degradation.apply_to_bytes(clean) for name, degradation in drawn.items()}

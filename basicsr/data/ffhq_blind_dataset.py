@@ -5,18 +5,18 @@ Shapes: S = gt_size px.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
 from basicsr.data.augment import flip
-from basicsr.data.degradation import DegradationRanges, degraded_copies
-from basicsr.data.face_index import FaceIndex
-from basicsr.data.image_source import read_face
+from basicsr.data.degradation import Degradation, DegradationRanges, apply_copies, sample_copies
+from basicsr.data.image_source import named_files, read_face
+from basicsr.data.lmdb_store import LmdbStore
+from basicsr.utils.code_cache import CachedCodes
 from basicsr.utils.errors import OptionError
-from basicsr.utils.img_util import img2tensor, list_images
+from basicsr.utils.img_util import img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
 from basicsr.utils.seed import rng_for
 
@@ -33,6 +33,8 @@ class FFHQBlindDataset(Dataset[dict[str, Any]]):
         degradation_large: ranges of a second, stronger degradation (stage III).
         use_hflip: mirror half of the samples.
         resize: resize square pictures of another size instead of refusing them.
+        lmdb: read the pictures from there (scripts/make_lmdb.py) instead of from their files.
+        code_cache: file of scripts/make_code_cache.py; samples get the codes of gt, `code_idx` (L,), from it.
         seed: of flips and degradations; a sample is a function of (seed, epoch, index).
     """
 
@@ -45,18 +47,21 @@ class FFHQBlindDataset(Dataset[dict[str, Any]]):
         degradation_large: DegradationRanges | None = None,
         use_hflip: bool = True,
         resize: bool = False,
+        lmdb: str | None = None,
+        code_cache: str | None = None,
         seed: int = 0,
     ) -> None:
         if degradation is None and degradation_large is not None:
             raise OptionError("degradation_large: goes with degradation, which is not given.")
-        is_index = Path(source).suffix.lower() == ".csv"
-        self.paths = FaceIndex.read(source, split).paths if is_index else list_images(source)
+        self.paths, names = named_files(source, split)
         self.gt_size = gt_size
         self.degradation = degradation
         self.degradation_large = degradation_large
         self.use_hflip = use_hflip
         self.resize = resize
+        self.store = None if lmdb is None else LmdbStore(lmdb, source)
         self.seed = seed
+        self.cached = None if code_cache is None else CachedCodes(code_cache, names, gt_size)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -65,16 +70,25 @@ class FFHQBlindDataset(Dataset[dict[str, Any]]):
         """The sample of (epoch, index); a plain index means epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = rng_for(self.seed, epoch, index)
-        gt = read_face(self.paths[index], self.gt_size, self.resize)
+        gt = read_face(self.paths[index], self.gt_size, self.resize, self.store)
         mirrored, identity_draw = rng.uniform(size=2)
-        if self.use_hflip and mirrored < 0.5:
+        flipped = self.use_hflip and mirrored < 0.5
+        if flipped:
             gt = flip(gt)
         sample: dict[str, Any] = {
             "gt": img2tensor(gt),
             "gt_path": str(self.paths[index]),
             "identity_draw": torch.tensor(identity_draw, dtype=torch.float32),
         }
-        if self.degradation is not None:
-            copies = degraded_copies(gt, self.degradation, self.degradation_large, rng)
-            sample |= {name: img2tensor(copy) for name, copy in copies.items()}
-        return sample
+        if self.cached is not None:
+            sample["code_idx"] = self.cached.codes(index, flipped)
+        copies = apply_copies(gt, self.drawn_degradations(epoch, index))
+        return sample | {name: img2tensor(copy) for name, copy in copies.items()}
+
+    def drawn_degradations(self, epoch: int, index: int) -> dict[str, Degradation]:
+        """What makes the sample's `lq` and `lq_large` from its gt; empty in stage I."""
+        if self.degradation is None:
+            return {}
+        rng = rng_for(self.seed, epoch, index)
+        rng.uniform(size=2)  # mirroring and identity dropout come first
+        return sample_copies(self.degradation, self.degradation_large, rng, self.gt_size)

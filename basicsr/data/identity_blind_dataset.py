@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from basicsr.data.augment import augment_reference, flip
-from basicsr.data.degradation import DegradationRanges, degraded_copies
+from basicsr.data.degradation import Degradation, DegradationRanges, apply_copies, sample_copies
 from basicsr.data.face_index import FaceIndex
 from basicsr.data.image_source import read_face
+from basicsr.data.lmdb_store import LmdbStore
+from basicsr.utils.code_cache import CachedCodes
 from basicsr.utils.errors import OptionError
 from basicsr.utils.img_util import Image, img2tensor
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -25,6 +27,7 @@ from basicsr.utils.seed import rng_for
 
 logger = logging.getLogger(__name__)
 
+DUPLICATE_COLUMN = "duplicate_group"  # of the index; empty: no duplicates
 HASH_SIDE = 8  # px, of the difference hash
 SAME_PHOTO_BITS = 4  # of 64: photos whose hashes differ in at most so many bits count as one photo
 # Separate streams of random numbers: what is drawn for the references leaves ground truth and lq as they are.
@@ -35,8 +38,9 @@ CHOICE_STREAM, REFERENCE_STREAM, DEGRADATION_STREAM = range(3)
 class IdentityBlindDataset(Dataset[dict[str, Any]]):
     """refs (R, 3, S, S) with ref_mask (R,), lq, gt (3, S, S), and lq_large where `degradation_large` is given.
 
-    A reference is another photo of the same person: never the ground truth's own file, its mirror image, or a photo
-    that looks the same (difference hash).
+    A reference is another photo of the same person: never the ground truth's own file, its mirror image, a photo that
+    looks the same (difference hash), or one of the same `duplicate_group`, where the index has this column (photos that
+    a recogniser finds too much alike, cosine .9 and above, to tell who somebody is rather than which photo it is).
 
     Args:
         index: CSV, see `FaceIndex`; people with a single photo are left out.
@@ -48,10 +52,12 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         sampling: identity draws a person, then a photo, so that people with many photos do not prevail (training);
             photo visits every photo once (validation).
         use_hflip: mirror half of the ground truths.
-        augment_refs: mirror half of the references, and change their colours a little.
+        augment_refs: mirror half of the references, move and tilt them a little, and change their colours a little.
         wrong_reference: take the references from another person of the split: the test of what identity does. Ground
             truth and lq stay what they are without it.
         resize: resize square pictures of another size instead of refusing them.
+        lmdb: read the pictures from there (scripts/make_lmdb.py) instead of from their files.
+        code_cache: file of scripts/make_code_cache.py; samples get the codes of gt, `code_idx` (L,), from it.
         seed: a sample is a function of (seed, epoch, index).
     """
 
@@ -68,6 +74,8 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         augment_refs: bool = True,
         wrong_reference: bool = False,
         resize: bool = False,
+        lmdb: str | None = None,
+        code_cache: str | None = None,
         seed: int = 0,
     ) -> None:
         if not 1 <= num_refs[0] <= num_refs[1]:
@@ -89,7 +97,9 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         self.augment_refs = augment_refs
         self.wrong_reference = wrong_reference
         self.resize = resize
+        self.store = None if lmdb is None else LmdbStore(lmdb, index)
         self.seed = seed
+        self.cached = None if code_cache is None else CachedCodes(code_cache, self.faces.names, gt_size)
         self._warned: set[int] = set()  # photos without a usable reference, each named once
 
     def __len__(self) -> int:
@@ -104,20 +114,25 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         person, photo = self._choose(index, rng)
         gt = self._read(photo)
         refs = self._choose_refs(person, photo, gt, rng_for(self.seed, epoch, index, REFERENCE_STREAM))
-        if self.use_hflip and mirrored < 0.5:
+        flipped = self.use_hflip and mirrored < 0.5
+        if flipped:
             gt = flip(gt)
-        copies = degraded_copies(
-            gt, self.degradation, self.degradation_large, rng_for(self.seed, epoch, index, DEGRADATION_STREAM)
-        )
+        copies = apply_copies(gt, self.drawn_degradations(epoch, index))
         row = self.faces.rows[photo]
         return {
             "gt": img2tensor(gt),
             **{name: img2tensor(copy) for name, copy in copies.items()},
             **self._stack(refs),
+            **({} if self.cached is None else {"code_idx": self.cached.codes(photo, flipped)}),
             "gt_path": str(row.path),
             "identity": row.identity,
             "identity_draw": torch.tensor(identity_draw, dtype=torch.float32),
         }
+
+    def drawn_degradations(self, epoch: int, index: int) -> dict[str, Degradation]:
+        """What makes the sample's `lq` and `lq_large` from its gt."""
+        rng = rng_for(self.seed, epoch, index, DEGRADATION_STREAM)
+        return sample_copies(self.degradation, self.degradation_large, rng, self.gt_size)
 
     def _choose(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """(person, photo) of a sample."""
@@ -132,7 +147,8 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
             person = (person + 1 + int(rng.integers(len(self.people) - 1))) % len(self.people)
         wanted = int(rng.integers(self.num_refs[0], self.num_refs[1] + 1))
         refs: list[Image] = []
-        for other in rng.permutation([other for other in self.people[person] if other != photo]):
+        others = [other for other in self.people[person] if other != photo and not self._are_duplicates(other, photo)]
+        for other in rng.permutation(others):
             if len(refs) == wanted:
                 break
             ref = self._read(int(other))
@@ -143,6 +159,11 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
             logger.warning("%s: every other photo looks the same; it has no reference.", self.faces.rows[photo].path)
         return refs
 
+    def _are_duplicates(self, one: int, other: int) -> bool:
+        """Whether the index says so: both photos are in one duplicate group."""
+        groups = [self.faces.rows[photo].attributes.get(DUPLICATE_COLUMN, "") for photo in (one, other)]
+        return groups[0] != "" and groups[0] == groups[1]
+
     def _stack(self, refs: list[Image]) -> dict[str, Any]:
         """References padded with zeros to the most that a sample may have, and which of them are real."""
         most = self.num_refs[1]
@@ -152,17 +173,24 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         return {"refs": stacked, "ref_mask": torch.arange(most) < len(refs)}
 
     def _read(self, photo: int) -> Image:
-        return read_face(self.faces.rows[photo].path, self.gt_size, self.resize)
+        return read_face(self.faces.rows[photo].path, self.gt_size, self.resize, self.store)
 
 
 def looks_the_same(one: Image, other: Image) -> bool:
     """Whether two pictures are copies of one photo, mirrored ones included, by their difference hashes."""
-    own = difference_hash(one)
-    return any(np.count_nonzero(own != difference_hash(copy)) <= SAME_PHOTO_BITS for copy in (other, flip(other)))
+    own, small = difference_hash(one), _miniature(other)
+    return any(np.count_nonzero(own != _is_darker(copy)) <= SAME_PHOTO_BITS for copy in (small, small[:, ::-1]))
 
 
 def difference_hash(image: Image) -> NDArray[np.bool_]:
     """64 bits: whether each pixel of an 8x9 miniature is darker than its right neighbour; bool (8, 8)."""
+    return _is_darker(_miniature(image))
+
+
+def _miniature(image: Image) -> Image:
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    small = cv2.resize(gray, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(gray, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA))
+
+
+def _is_darker(small: Image) -> NDArray[np.bool_]:
     return np.asarray(small[:, :-1] < small[:, 1:])

@@ -12,17 +12,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from basicsr.data.face_index import FaceIndex
+from basicsr.data.lmdb_store import LmdbStore
 from basicsr.utils.errors import ImageFileError
-from basicsr.utils.img_util import Image, imread
+from basicsr.utils.img_util import Image, decode, imread, list_images
 
 
-def read_face(path: Path, size: int, resize: bool) -> Image:
+def read_face(path: Path, size: int, resize: bool, store: LmdbStore | None = None) -> Image:
     """A square picture of `size` px.
 
+    Args:
+        store: where the bytes of the file are; None: on the disk.
     Raises:
         ImageFileError: it has another size and `resize` is off; the text says the remedy.
     """
-    image = imread(path)
+    image = imread(path) if store is None else decode(store.read_bytes(path), str(path))
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
@@ -34,6 +38,15 @@ def read_face(path: Path, size: int, resize: bool) -> Image:
     return np.asarray(
         cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if height > size else cv2.INTER_CUBIC)
     )
+
+
+def named_files(source: str, split: str | None) -> tuple[Sequence[Path], Sequence[str]]:
+    """Pictures of an index CSV or below a folder, and their names: as the CSV has them, or relative to the folder."""
+    if Path(source).suffix.lower() == ".csv":
+        index = FaceIndex.read(source, split)
+        return index.paths, index.names
+    files = list_images(source)
+    return files, [file.relative_to(source).as_posix() for file in files]
 
 
 class FileSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from basicsr.config.options import DatasetSpec
 from basicsr.data.sampler import EndlessSampler
+from basicsr.engine.interrupts import STOP_SIGNALS
 from basicsr.utils.dist_util import rank, world_size
 from basicsr.utils.errors import OptionError, UserError
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -29,13 +31,14 @@ def build_dataset(options: DatasetSpec) -> Any:
     return dataset
 
 
-def train_loader(dataset: Any, options: DatasetSpec, seed: int, start_iter: int) -> DataLoader[Batch]:
-    """Batches of this rank for ever, beginning where iteration `start_iter` ended.
+def train_loader(dataset: Any, options: DatasetSpec, seed: int, samples: int, parts: int = 1) -> DataLoader[Batch]:
+    """Batches of this rank for ever, beginning where `samples` of the common stream have been seen.
 
-    The order of samples is f(seed) over all ranks: two ranks with half the batch see together what one rank sees.
+    The order of samples is f(seed) over all ranks: two ranks with half the batch see together what one rank sees. When
+    the number of ranks has changed, fewer samples than there are ranks now may be seen twice.
     """
-    batch_size = options.loader.batch_size_per_gpu
-    start = start_iter * batch_size * world_size()
+    start = samples - samples % world_size()
+    batch_size = options.loader.batch_size_per_gpu * parts  # an iteration's batch; it is cut when it is there
     sampler = EndlessSampler(len(dataset), rank(), world_size(), seed, start)
     return _loader(dataset, options, sampler=sampler, batch_size=batch_size, drop_last=True)
 
@@ -54,6 +57,7 @@ def _loader(dataset: Any, options: DatasetSpec, **keywords: Any) -> DataLoader[B
         dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
+        timeout=options.loader.timeout if workers > 0 else 0,  # without workers the run's watchdog sees a hang
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_quiet_worker,
         # a loader draws a seed for its workers when it starts: not from torch's common generator, which after a resume
@@ -64,9 +68,15 @@ def _loader(dataset: Any, options: DatasetSpec, **keywords: Any) -> DataLoader[B
 
 
 def _quiet_worker(worker_id: int) -> None:
-    """One thread for each worker: the workers themselves are the parallelism."""
+    """One thread for each worker: the workers themselves are the parallelism.
+
+    Signals that stop the run reach its whole process group. The run stops by itself, and needs its workers until then;
+    they end with it.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def move_to(batch: Batch, device: torch.device) -> Batch:
@@ -77,8 +87,14 @@ def move_to(batch: Batch, device: torch.device) -> Batch:
     }
 
 
-def batches(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches on the device. An error of a worker comes out as the one line that the worker raised."""
+def batches(loader: DataLoader[Batch], device: torch.device, name: str) -> Iterator[Batch]:
+    """Batches on the device.
+
+    Args:
+        name: of the data set in the options, for errors.
+    Raises:
+        UserError: of a worker, as the one line that the worker raised; a worker died, or gave nothing in time.
+    """
     try:
         for batch in loader:
             yield move_to(batch, device)
@@ -86,3 +102,23 @@ def batches(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
         # torch puts the worker's stack trace in front; the last line is the error itself, after its class name
         line = str(error).strip().splitlines()[-1]
         raise type(error)(line.partition("Error: ")[2] or line) from error
+    except RuntimeError as error:
+        reason = _worker_failure(str(error), name, loader.timeout)
+        if reason is None:
+            raise
+        raise UserError(reason) from error
+
+
+def _worker_failure(text: str, name: str, timeout: float) -> str | None:
+    """One line for torch's error about a loader worker; None for any other error."""
+    if text.startswith("DataLoader timed out"):
+        return (
+            f"datasets.{name}: the loader processes gave no batch within {timeout:g} s (timeout of that set). Look for "
+            "a file system that hangs, or a single file: num_worker_per_gpu: 0 shows where it hangs."
+        )
+    if text.startswith("DataLoader worker"):
+        return (
+            f"datasets.{name}: a loader process died ({text.splitlines()[0].strip()}). Out of memory (fewer "
+            "num_worker_per_gpu) and a too small /dev/shm are the usual reasons."
+        )
+    return None

@@ -6,11 +6,12 @@ Equations: upstream's schedulers (multi-step, cosine with restarts) and linear w
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
-from basicsr.config.options import (
+from basicsr.config.optim_options import (
     AdamOptions,
     AdamWOptions,
     CosineOptions,
@@ -26,11 +27,18 @@ def build_optimizer(net: nn.Module, options: OptimOptions) -> torch.optim.Optimi
     parameters = [p for p in net.parameters() if p.requires_grad]
     if not parameters:
         raise OptionError("network_g.fix_modules: names all of network_g, so there is nothing to train.")
+    # fused also skips a step that is not finite without waiting for the device, see GradientSteps
+    fused = options.fused if options.fused is not None else not options.foreach
+    ways: dict[str, Any] = {
+        "weight_decay": options.weight_decay,
+        "fused": fused,
+        "foreach": None if fused else options.foreach,
+    }
     if isinstance(options, AdamOptions):
-        return torch.optim.Adam(parameters, options.lr, options.betas, weight_decay=options.weight_decay)
+        return torch.optim.Adam(parameters, options.lr, options.betas, **ways)
     if isinstance(options, AdamWOptions):
-        return torch.optim.AdamW(parameters, options.lr, options.betas, weight_decay=options.weight_decay)
-    return torch.optim.SGD(parameters, options.lr, options.momentum, weight_decay=options.weight_decay)
+        return torch.optim.AdamW(parameters, options.lr, options.betas, **ways)
+    return torch.optim.SGD(parameters, options.lr, options.momentum, **ways)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

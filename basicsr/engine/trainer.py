@@ -6,41 +6,33 @@ The loop knows iterations, optimisers, checkpoints and logs; what an iteration c
 from __future__ import annotations
 
 import logging
-import math
-import signal
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor
 from tqdm import tqdm
 
-from basicsr.config.options import Options
+from basicsr.config.options import Options, to_plain
 from basicsr.engine.checkpoint import Checkpoints, TrainState
-from basicsr.engine.ema import ModelEma
+from basicsr.engine.finite_guard import NonFiniteLossError
+from basicsr.engine.gradient_steps import GradientSteps
+from basicsr.engine.interrupts import EXIT_STOPPED, Interrupts
 from basicsr.engine.loaders import batches, build_dataset, train_loader
-from basicsr.engine.optim import build_optimizer, learning_rate_at, set_learning_rate
+from basicsr.engine.reader import DataError, Reader, StopRun
+from basicsr.engine.run_log import MeanFigures, Speed, figure_line, speed_line
 from basicsr.engine.validator import Validator, picture_grid
-from basicsr.models.base_model import BaseModel, Batch, Losses
+from basicsr.engine.watchdog import Watchdog
+from basicsr.models.base_model import BaseModel, Batch
 from basicsr.recognizers import Recognizer
-from basicsr.utils.dist_util import all_reduce_mean, bare_net, is_main, world_size
+from basicsr.utils.dist_util import bare_net, barrier, is_main, lost_rank, world_size
 from basicsr.utils.errors import UserError
 from basicsr.utils.logger import MetricLog
+from basicsr.utils.wandb_board import WandbBoard
 from basicsr.utils.weights import sha256_of
 
 logger = logging.getLogger(__name__)
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal after a checkpoint; start again with --auto_resume
-
-
-class NonFiniteLossError(UserError):
-    """A loss is NaN or infinite."""
 
 
 class Trainer:
@@ -51,192 +43,213 @@ class Trainer:
         stage: built and on the device.
         folder: of the experiment.
         resume_state: `.state` file to go on from; None starts at iteration 0.
+        auto_resume: without a `resume_state`, go on from the last good checkpoint of the folder, if it has any.
     """
 
-    def __init__(self, options: Options, stage: BaseModel, folder: Path, resume_state: Path | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        stage: BaseModel,
+        folder: Path,
+        resume_state: Path | None = None,
+        auto_resume: bool = False,
+    ) -> None:
         self.options, self.stage, self.folder = options, stage, folder
         self.train_options, self.train_set = options.training()
         self.train_data = build_dataset(self.train_set)
-        self.optimizers = {"g": build_optimizer(stage.net_g, self.train_options.optim_g)}
-        self.base_lrs = {"g": self.train_options.optim_g.lr}
-        if stage.net_d is not None and self.train_options.optim_d is not None:
-            self.optimizers["d"] = build_optimizer(stage.net_d, self.train_options.optim_d)
-            self.base_lrs["d"] = self.train_options.optim_d.lr
-        decay = self.train_options.ema_decay
-        ema = None if decay is None else ModelEma(bare_net(stage.net_g), decay)
-        self.state = TrainState(stage, ema, self.optimizers)
-        self.checkpoints = Checkpoints(folder, _network_specs(options, stage.identity), options.logger.keep_last)
+        self.steps = GradientSteps(stage, self.train_options)
+        scaler = self.steps.scaler if self.steps.is_fp16 else None
+        self.state = TrainState(stage, self.steps.ema, self.steps.optimizers, scaler)
+        keep = options.logger.keep_last, options.logger.keep_every
+        self.checkpoints = Checkpoints(folder, _network_specs(options, stage.identity), *keep)
+        self.resumed = resume_state
         if resume_state is not None:
             self.checkpoints.load(resume_state, self.state)
-            logger.info("resumed %s after iteration %d", resume_state, self.state.current_iter)
-        self.log = MetricLog(folder, options.logger.use_tb_logger)
+        elif auto_resume:
+            self.resumed = self.checkpoints.load_last(self.state)
+        self.means = MeanFigures()
+        parts = self.train_options.accumulate
+        self.images_per_iter = self.train_set.loader.batch_size_per_gpu * parts * world_size()
+        self.speed = Speed(self.train_options.total_iter, self.images_per_iter)
+        self.skipped = 0  # iterations in a row that a loss was not finite
+        if self.resumed is not None:
+            self.means.load(self.state.log, stage.device)
+            logger.info("resumed %s after iteration %d", self.resumed, self.state.current_iter)
+        self.log = MetricLog(folder, options.logger.use_tb_logger, _wandb_board(options, folder))
         self.validator = None
         if options.val is not None:
             trains = None if stage.identity is None else stage.identity.spec.sha256
             self.validator = Validator(options, options.val, folder, stage.device, trains)
-        self.stop_signal: int | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._num_summed: dict[str, int] = {}
+        self.interrupts = Interrupts()
+        self.watchdog = Watchdog(self.train_options.timeout)
+        self.reader = Reader(self.interrupts, self.watchdog)
 
     def run(self) -> int:
-        """Train to the last iteration. Returns 0, or EXIT_STOPPED after a signal (a checkpoint is written then)."""
-        previous = {number: signal.signal(number, self._note_signal) for number in STOP_SIGNALS}
-        try:
-            self.log.open(self.state.current_iter)
-            return self._run()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            self.log.close()
+        """Train to the last iteration. Returns 0, or EXIT_STOPPED after a signal (a checkpoint is written then).
+
+        Raises:
+            UserError: a fault of the data, the disk, the losses or another rank. The last checkpoint is whole.
+        """
+        with self.watchdog, self.interrupts:
+            try:
+                if is_main():
+                    self.checkpoints.remove_unfinished()
+                self.log.open(self.state.current_iter)
+                code = self._run()
+                self.log.close()
+                barrier()  # torchrun ends all ranks when the first one leaves
+                return code
+            except RuntimeError as error:
+                if not lost_rank(error):
+                    raise
+                raise UserError(
+                    f"another rank is gone, or did not answer within {self.train_options.timeout:g} s (train.timeout); "
+                    "what it said stands in its own output. The last checkpoint is untouched; --auto_resume goes on "
+                    "from it."
+                ) from error
+            finally:
+                self.log.close()
 
     def _run(self) -> int:
-        options, state, total = self.options, self.state, self.train_options.total_iter
-        freq = options.logger
-        for batch in self._batches(total):
-            state.current_iter += 1
-            restored = self._iterate(batch, state.current_iter)
-            if self._due(freq.print_freq) or state.current_iter == total:
-                self._log_losses(batch)
-            if freq.image_freq is not None and self._due(freq.image_freq) and restored is not None:
-                self.log.picture(state.current_iter, "train/lq_ref_restored_gt", picture_grid(batch, restored, 4))
-            if options.val is not None and (self._due(options.val.val_freq) or state.current_iter == total):
+        state, start = self.state, self.state.current_iter
+        try:
+            if state.validation_due:
                 self._validate()
-            if self._due(freq.save_checkpoint_freq) or state.current_iter == total or self._stopping():
-                self.checkpoints.save(state)
-            if self._stopping():
-                logger.warning("stopped by signal after iteration %d, checkpoint written", state.current_iter)
-                return EXIT_STOPPED
+            for batch in self._batches(self.train_options.total_iter):
+                if state.current_iter == start:
+                    self.stage.check_start(batch)
+                state.current_iter += 1
+                state.samples += self.images_per_iter
+                part, restored = self._step(batch)
+                self._after_step(part, restored)
+        except StopRun:
+            self._save()
+            logger.warning("stopped by signal after iteration %d, checkpoint written", state.current_iter)
+            return EXIT_STOPPED
+        except DataError as fault:
+            if state.current_iter > 0:
+                self._save()
+                logger.warning("the data failed after iteration %d, checkpoint written", state.current_iter)
+            raise fault.__cause__ or fault from None
         if is_main():
             self.checkpoints.save_networks(state, "latest")
         return 0
 
-    def _iterate(self, batch: Batch, current_iter: int) -> Tensor | None:
-        """One iteration: the generator's step, then the discriminator's where there are pictures to judge."""
-        self._set_learning_rates(current_iter)
-        self.stage.figures.clear()
-        losses, restored = self.stage.generator_losses(batch, current_iter)
-        self._step("g", self.stage.net_g, losses, batch)
-        if self.state.ema is not None:
-            self.state.ema.update(bare_net(self.stage.net_g))
-        if restored is not None and self.stage.net_d is not None and self.stage.trains_discriminator(current_iter):
-            d_losses = self.stage.discriminator_losses(restored.detach(), batch["gt"])
-            self._step("d", self.stage.net_d, d_losses, batch)
-            losses |= d_losses
-        self._add_to_log(losses | self.stage.figures)
-        return restored
+    def _step(self, batch: Batch) -> tuple[Batch, Tensor | None]:
+        """One iteration; where a loss is not finite it is skipped as often as the options allow, on all ranks.
 
-    def _step(self, which: str, net: nn.Module, losses: Losses, batch: Batch) -> None:
-        """Backward of the sum of the losses and one step of the optimiser."""
-        total = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(total.item()):
-            raise NonFiniteLossError(self._non_finite_report(losses, batch))
-        optimizer = self.optimizers[which]
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(total)
-        if which == "g" and self.train_options.clip_grad_norm is not None:
-            clip_grad_norm_(net.parameters(), self.train_options.clip_grad_norm)
-        optimizer.step()
+        Returns:
+            A part of the batch (all of it without accumulation) and its restored pictures, if any.
+        """
+        values, part, restored = self.steps.iterate(batch, self.state.current_iter)
+        try:
+            if self._reads_the_device():
+                self.steps.require_finite()
+        except NonFiniteLossError as error:
+            self.skipped += 1
+            if self.skipped > self.train_options.skip_non_finite:
+                raise
+            logger.warning("skipped (%d in a row): %s", self.skipped, error)
+            return part, None
+        self.skipped = 0
+        self.means.add(values)
+        return part, restored
 
-    def _non_finite_report(self, losses: Losses, batch: Batch) -> str:
-        values = {name: value.item() for name, value in losses.items()}
-        bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
-        return (
-            f"iteration {self.state.current_iter}: {bad or values} is not finite; the samples were "
-            f"{', '.join(batch['gt_path'])}. The last checkpoint is untouched; try a lower learning rate or "
-            "train.clip_grad_norm."
-        )
+    def _reads_the_device(self) -> bool:
+        """Whether this iteration is one after which the device is waited for anyway; on a CPU all are.
 
-    def _set_learning_rates(self, current_iter: int) -> None:
-        for name, optimizer in self.optimizers.items():
-            schedule, warmup = self.train_options.scheduler, self.train_options.warmup_iter
-            set_learning_rate(optimizer, learning_rate_at(current_iter, self.base_lrs[name], schedule, warmup))
+        Skipping needs to know at once, so that the iteration does not count.
+        """
+        freq, now = self.options.logger, self.state.current_iter
+        freqs = [freq.print_freq, freq.save_checkpoint_freq]
+        if self.options.val is not None:
+            freqs.append(self.options.val.val_freq)
+        at_once = self.stage.device.type == "cpu" or self.train_options.skip_non_finite > 0
+        return at_once or now == self.train_options.total_iter or any(now % freq == 0 for freq in freqs)
+
+    def _after_step(self, batch: Batch, restored: Tensor | None) -> None:
+        """What the options ask for after this iteration: a line, a picture, a validation, a checkpoint."""
+        freq, val, now = self.options.logger, self.options.val, self.state.current_iter
+        last = now == self.train_options.total_iter
+        self.speed.count()
+        if now % freq.print_freq == 0 or last:
+            self._log_losses(batch)
+        if freq.image_freq is not None and now % freq.image_freq == 0 and restored is not None:
+            self.log.picture(now, "train/lq_ref_restored_gt", picture_grid(batch, restored, 4))
+        if val is not None and (now % val.val_freq == 0 or last):
+            self._validate()
+        if now % freq.save_checkpoint_freq == 0 or last:
+            self._save()
 
     def _batches(self, total: int) -> Iterator[Batch]:
         """Batches from where the run stands to `total`, behind a progress bar with images/s and the time left."""
-        remaining = total - self.state.current_iter
-        if remaining <= 0:
-            logger.warning("nothing to do: iteration %d of %d is done already", self.state.current_iter, total)
+        now = self.state.current_iter
+        if now >= total:
+            logger.warning("nothing to do: iteration %d of %d is done already", now, total)
             return
-        loader = train_loader(self.train_data, self.train_set, self.options.manual_seed, self.state.current_iter)
-        images = self.train_set.loader.batch_size_per_gpu * world_size()
-        bar = tqdm(total=total, initial=self.state.current_iter, desc=self.options.name, disable=not is_main())
+        parts = self.train_options.accumulate
+        loader = train_loader(self.train_data, self.train_set, self.options.manual_seed, self.state.samples, parts)
+        source = batches(loader, self.stage.device, self.train_set.key)
         start = time.perf_counter()
-        with bar:
-            for count, batch in enumerate(islice(self._read(batches(loader, self.stage.device)), remaining), start=1):
+        with tqdm(total=total, initial=now, desc=self.options.name, disable=not is_main()) as bar:
+            self.speed.start()
+            for number in range(now + 1, total + 1):
+                with self.speed.waiting():
+                    batch = self.reader.next(source, f"the batch of iteration {number}")
+                assert batch is not None  # the sampler never ends
                 yield batch
                 seconds = time.perf_counter() - start
-                bar.set_postfix_str(f"{images * count / seconds:.1f} images/s", refresh=False)
+                bar.set_postfix_str(f"{self.images_per_iter * (number - now) / seconds:.1f} images/s", refresh=False)
                 bar.update()
 
-    def _read(self, source: Iterator[Batch]) -> Iterator[Batch]:
-        """`source`; where a batch cannot be read on any rank, what all of them have finished is saved first."""
-        while True:
-            batch, failure = None, None
-            try:
-                batch = next(source)
-            except Exception as error:  # raised again below, after the other ranks have heard of it
-                failure = error
-            if self._on_any_rank(failure is not None):
-                if self.state.current_iter > 0:
-                    self.checkpoints.save(self.state)
-                    logger.warning("the data failed after iteration %d, checkpoint written", self.state.current_iter)
-                raise failure or UserError("the data failed on another rank, whose message says how.")
-            assert batch is not None
-            yield batch
-
-    def _add_to_log(self, values: dict[str, Tensor]) -> None:
-        """Sum on the device; read only where a line is printed."""
-        for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._num_summed[name] = self._num_summed.get(name, 0) + 1
+    def _save(self) -> None:
+        """Write the checkpoint of this iteration."""
+        self.watchdog.beat(f"writing the checkpoint of iteration {self.state.current_iter}")
+        start = time.perf_counter()
+        with self.speed.apart():
+            self.state.log = self.means.state()
+            self.checkpoints.save(self.state)
+        logger.debug("checkpoint of iteration %d: %.2f s", self.state.current_iter, time.perf_counter() - start)
 
     def _log_losses(self, batch: Batch) -> None:
         """Mean of each figure since the last line, over iterations and ranks; the costly ones of this batch; the
-        learning rate."""
-        means = {
-            name: all_reduce_mean(total / self._num_summed[name]).item() for name, total in sorted(self._sums.items())
-        }
+        learning rate. Speed and memory are those of the main rank."""
+        now = self.state.current_iter
+        means = self.means.take()
         means |= {name: value.item() for name, value in self.stage.costly_figures(batch).items()}
-        means |= {f"lr_{name}": optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
-        self._sums.clear()
-        self._num_summed.clear()
-        self.log.scalars(self.state.current_iter, means)
-        logger.info(_line(self.options.name, self.state.current_iter, means))
+        means |= {f"lr_{name}": optimizer.param_groups[0]["lr"] for name, optimizer in self.state.optimizers.items()}
+        speed = self.speed.take(now, self.stage.device)
+        self.log.scalars(now, means)
+        self.log.speed(now, speed)
+        logger.info("%s  |  %s", figure_line(self.options.name, now, means), speed_line(speed))
 
     def _validate(self) -> None:
         """Run validation with the averaged weights and keep the best checkpoint of each figure."""
         assert self.validator is not None
+        now, self.state.validation_due = self.state.current_iter, True  # until it is done, should a signal come
         net = self.state.ema.net if self.state.ema is not None else bare_net(self.stage.net_g)
         was_training = net.training
-        figures = self.validator.run(self.stage, net.eval(), self.state.current_iter, self.log)
-        net.train(was_training)
-        self.log.scalars(self.state.current_iter, figures)
-        logger.info(_line(f"{self.options.name} validation", self.state.current_iter, figures))
+        with self.speed.apart():
+            try:
+                figures = self.validator.run(self.stage, net.eval(), now, self.log, self.reader)
+            finally:
+                net.train(was_training)
+        self.state.validation_due = False
+        self.log.scalars(now, figures)
+        logger.info(figure_line(f"{self.options.name} validation", now, figures))
         for name, value in figures.items():
             if self.validator.better(name, value, self.state.best.get(name)):
                 self.state.best[name] = value
                 if is_main():
                     self.checkpoints.save_networks(self.state, f"best_{name.replace('/', '_')}")
 
-    def _due(self, freq: int) -> bool:
-        return self.state.current_iter % freq == 0
 
-    def _note_signal(self, number: int, frame: FrameType | None) -> None:
-        """The iteration in flight is finished first; a second Ctrl-C stops at once."""
-        if self.stop_signal == signal.SIGINT == number:
-            raise KeyboardInterrupt
-        self.stop_signal = number
-
-    def _stopping(self) -> bool:
-        """Whether any rank got a signal: all ranks stop after the same iteration."""
-        return self._on_any_rank(self.stop_signal is not None)
-
-    def _on_any_rank(self, fact: bool) -> bool:
-        """Whether `fact` holds on one of the ranks; all of them call it and get the same answer."""
-        if world_size() == 1:
-            return fact
-        return all_reduce_mean(torch.tensor(float(fact), device=self.stage.device)).item() > 0
+def _wandb_board(options: Options, folder: Path) -> WandbBoard | None:
+    """W&B where the options name a project."""
+    wandb = options.logger.wandb
+    if wandb is None or wandb.project is None:
+        return None
+    return WandbBoard(folder, wandb.project, options.name, to_plain(options), wandb.resume_id)
 
 
 def _network_specs(options: Options, identity: Recognizer | None) -> dict[str, Any]:
@@ -250,11 +263,3 @@ def _network_specs(options: Options, identity: Recognizer | None) -> dict[str, A
         if given.self_path is not None:
             specs["network_identity"] |= {"self_path": given.self_path, "self_sha256": sha256_of(given.self_path)}
     return specs
-
-
-def _line(title: str, current_iter: int, values: dict[str, float]) -> str:
-    """One line of the log: `title  iter 100  l_g_pix 0.0123  lr_g 1.0e-04`."""
-    figures = "  ".join(
-        f"{name} {value:.3e}" if name.startswith("lr") else f"{name} {value:.4f}" for name, value in values.items()
-    )
-    return f"{title}  iter {current_iter}  {figures}"

@@ -8,7 +8,7 @@ Shapes: N landmarks; H, W photo; S side of the aligned face.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from basicsr.utils.img_util import Image
 
 Points = NDArray[np.float64]
+Border = Literal["gray", "edge", "reflect"]
 
 FFHQ_SIZE = 512  # px, side that FFHQ_512 is stated for
 # facexlib's and CodeFormer's template, for landmarks of a RetinaFace-like detector
@@ -40,6 +41,11 @@ ARCFACE_112: Points = np.array(
     ]
 )
 BORDER_BGR = (135, 133, 132)  # what CodeFormer's aligner fills the outside of the photo with
+BORDERS: dict[Border, int] = {
+    "gray": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+}
 MAX_WARP_SIDE = 32_000  # OpenCV addresses warped pixels with 16 bits
 
 
@@ -81,23 +87,53 @@ def lmeds_similarity(source: Points, target: Points) -> Points:
     return np.asarray(matrix, np.float64)
 
 
-def warp_face(image: Image, landmarks: NDArray[np.floating[Any]], size: int = FFHQ_SIZE) -> Image:
-    """Cut a face out of a photo in FFHQ framing.
+def ffhq_matrix(landmarks: NDArray[np.floating[Any]], size: int = FFHQ_SIZE) -> Points:
+    """Similarity (2, 3) from px of the photo to px of the face of side `size` in FFHQ framing. `landmarks`: (5, 2).
+
+    Raises:
+        ValueError: see `lmeds_similarity`.
+    """
+    return lmeds_similarity(np.asarray(landmarks, np.float64), scale_template(FFHQ_512, size / FFHQ_SIZE))
+
+
+def warp_face(
+    image: Image, landmarks: NDArray[np.floating[Any]], size: int = FFHQ_SIZE, border: Border = "gray"
+) -> Image:
+    """Cut a face out of a photo in FFHQ framing; see `warp_by`. `landmarks`: (5, 2) px of the photo."""
+    return warp_by(image, ffhq_matrix(landmarks, size), size, border)
+
+
+def warp_by(image: Image, matrix: Points, size: int, border: Border = "gray") -> Image:
+    """The square of `size` px onto which a similarity brings a part of the photo.
 
     A shrinking warp samples on a grid that is finer by a whole factor and averages it, so that detail of the photo does
-    not alias. The outside of the photo is filled with BORDER_BGR.
+    not alias.
 
     Args:
         image: uint8 BGR (H, W, 3).
-        landmarks: (5, 2) px of the photo.
+        matrix: (2, 3), px of the photo to px of the result.
         size: side S of the result, px.
+        border: what fills the outside of the photo: BORDER_BGR, its edge pixels, or its mirror image.
     Returns:
         uint8 BGR (S, S, 3).
     """
-    matrix = lmeds_similarity(np.asarray(landmarks, np.float64), scale_template(FFHQ_512, size / FFHQ_SIZE))
     shrink = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # px of the photo per px of the face
-    factor = int(np.clip(np.ceil(shrink), 1, MAX_WARP_SIDE // size))
+    factor = int(np.clip(np.ceil(shrink - 1e-6), 1, MAX_WARP_SIDE // size))
     fine = matrix * factor
     fine[:, 2] += (factor - 1) / 2  # centres: u -> (u + .5) * factor - .5
-    warped = cv2.warpAffine(image, fine, (size * factor, size * factor), flags=cv2.INTER_LINEAR, borderValue=BORDER_BGR)
+    side = size * factor
+    warped = cv2.warpAffine(
+        image, fine, (side, side), flags=cv2.INTER_LINEAR, borderMode=BORDERS[border], borderValue=BORDER_BGR
+    )
     return np.asarray(cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def share_outside(matrix: Points, size: int, image_size: tuple[int, int]) -> float:
+    """Share of the aligned square that lies outside of a photo of `image_size` (H, W), 0..1."""
+    to_photo = np.asarray(cv2.invertAffineTransform(matrix))
+    corners = np.array([(0, 0), (size, 0), (size, size), (0, size)], np.float64) - 0.5
+    quad = (corners @ to_photo[:, :2].T + to_photo[:, 2]).astype(np.float32)
+    height, width = image_size
+    photo = (np.array([(0, 0), (width, 0), (width, height), (0, height)]) - 0.5).astype(np.float32)
+    inside, _ = cv2.intersectConvexConvex(quad, photo)
+    return float(np.clip(1 - inside / max(cv2.contourArea(quad), 1e-9), 0, 1))

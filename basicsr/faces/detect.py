@@ -1,4 +1,4 @@
-"""Face detection with an SCRFD network (Guo et al. 2021) in ONNX Runtime: boxes, scores and five landmarks.
+"""What a detected face is, merging of detections, and SCRFD (Guo et al. 2021) in ONNX Runtime.
 
 Per stride (8, 16, 32) and anchor the network gives a score, the distances from the anchor to the four sides of the box,
 and the offsets to the five landmarks, all in units of the stride.
@@ -23,6 +23,9 @@ Array = NDArray[np.float32]
 
 STRIDES = (8, 16, 32)
 MEAN, STD = 127.5, 128.0  # of 0..255
+TINY = np.finfo(np.float32).tiny
+SMALLEST_SIDE = 256  # px: no further look at a photo that has been shrunk this far
+CONTAINED = 0.8  # share of a box inside another from which both are one face: heads do not stand inside heads
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class ScrfdDetector:
         path: the `.onnx` file.
         score_threshold: faces below are dropped, 0..1.
         nms_threshold: of two boxes whose intersection over union is above, the weaker one is dropped.
-        max_side: the photo's longer side is brought to this many px, and to half as many for large faces.
+        max_side: the photo's longer side is brought to this many px, then to halves of it for large faces.
         num_threads: of ONNX Runtime; 0 lets it choose.
     Raises:
         WeightsError: the file is missing or no SCRFD network with landmarks.
@@ -84,11 +87,10 @@ class ScrfdDetector:
 
     def detect(self, image: Image) -> list[Face]:
         """Faces in a photo, best score first. `image`: uint8 BGR (H, W, 3), any size."""
-        # twice, since a face that fills the picture is beyond what the coarsest stride has learned
-        found = [self._detect_at(image, side) for side in (self.max_side, self.max_side // 2)]
+        # several times, since a face that fills the picture is beyond what the coarsest stride has learned
+        found = [self._detect_at(image, side) for side in pyramid(self.max_side)]
         scores, boxes, landmarks = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        kept = suppress_overlaps(boxes, scores, self.nms_threshold)
-        return [Face(boxes[i], float(scores[i]), landmarks[i]) for i in kept]
+        return merged_faces(scores, boxes, landmarks, self.nms_threshold)
 
     def _detect_at(self, image: Image, side: int) -> tuple[Array, Array, Array]:
         """Scores (N,), boxes (N, 4) and landmarks (N, 5, 2) above the threshold, with the longer side at `side` px."""
@@ -102,11 +104,19 @@ class ScrfdDetector:
         return scores[confident], boxes[confident] / scale, landmarks[confident] / scale
 
 
-def letterbox(image: Image, max_side: int) -> tuple[Array, float]:
-    """Scale a photo so that its longer side is `max_side`, and pad to whole strides on the right and below.
+def pyramid(max_side: int) -> list[int]:
+    """The sizes at which a detector looks at a photo: `max_side`, its half, and so on down to SMALLEST_SIDE."""
+    sides = [max_side, max_side // 2]
+    while sides[-1] // 2 >= SMALLEST_SIDE:
+        sides.append(sides[-1] // 2)
+    return sides
+
+
+def fit_to_side(image: Image, max_side: int) -> tuple[Image, float]:
+    """Scale a photo so that its longer side is `max_side`, and pad with black to whole strides on the right and below.
 
     Returns:
-        Network input (1, 3, h, w), RGB, about [-1, 1]; and the scale, px of the input per px of the photo.
+        uint8 BGR (h, w, 3), and the scale, px of it per px of the photo.
     """
     height, width = image.shape[:2]
     scale = max_side / max(height, width)
@@ -115,6 +125,12 @@ def letterbox(image: Image, max_side: int) -> tuple[Array, float]:
     step = STRIDES[-1]
     padded = np.zeros((-(-size[1] // step) * step, -(-size[0] // step) * step, 3), np.uint8)
     padded[: size[1], : size[0]] = resized
+    return padded, scale
+
+
+def letterbox(image: Image, max_side: int) -> tuple[Array, float]:
+    """What `fit_to_side` gives, as input of SCRFD (1, 3, h, w), RGB, about [-1, 1]; and the scale."""
+    padded, scale = fit_to_side(image, max_side)
     blob = (padded[..., ::-1].astype(np.float32) - MEAN) / np.float32(STD)
     return np.ascontiguousarray(blob.transpose(2, 0, 1)[None]), scale
 
@@ -138,8 +154,19 @@ def decode_anchors(
     return np.concatenate(scores)[:, 0], np.concatenate(boxes), np.concatenate(landmarks)
 
 
-def suppress_overlaps(boxes: Array, scores: Array, threshold: float) -> list[int]:
-    """Greedy non-maximum suppression: indices of the boxes (N, 4) that stay, best score first."""
+def merged_faces(scores: Array, boxes: Array, landmarks: Array, nms_threshold: float) -> list[Face]:
+    """One face for all detections of it, best score first. (N,), (N, 4) and (N, 5, 2)."""
+    kept = suppress_overlaps(boxes, scores, nms_threshold, CONTAINED)
+    return [Face(boxes[i], float(scores[i]), landmarks[i]) for i in kept]
+
+
+def suppress_overlaps(boxes: Array, scores: Array, threshold: float, contained: float = np.inf) -> list[int]:
+    """Greedy non-maximum suppression: indices of the boxes (N, 4) that stay, best score first.
+
+    Args:
+        threshold: of two boxes whose intersection over union is above, the weaker one goes.
+        contained: so does the weaker of two of which one lies inside the other by more than this share of its area.
+    """
     areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []
@@ -148,8 +175,9 @@ def suppress_overlaps(boxes: Array, scores: Array, threshold: float) -> list[int
         kept.append(best)
         shared = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
         intersection = np.prod(np.maximum(shared, 0), axis=1)
-        union = np.maximum(areas[best] + areas[order] - intersection, np.finfo(np.float32).tiny)
-        order = order[intersection / union <= threshold]
+        union = np.maximum(areas[best] + areas[order] - intersection, TINY)
+        inside = intersection / np.maximum(np.minimum(areas[best], areas[order]), TINY)
+        order = order[(intersection / union <= threshold) & (inside <= contained)]
     return kept
 
 

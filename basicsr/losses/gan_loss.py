@@ -70,41 +70,70 @@ class GANLoss(nn.Module):
         return -logits.mean()
 
 
-def adaptive_gan_weight(recon_loss: Tensor, gan_loss: Tensor, last_layer: Tensor, disc_weight: float = 0.8) -> Tensor:
+class AdaptiveGanWeight:
     """Scale that gives the GAN term the gradient size of the reconstruction (Esser et al. 2021, eq. 7).
 
     disc_weight * clamp(||d recon / d W|| / (||d gan / d W|| + 1e-4), 0, 1), Frobenius norms of the gradients that one
-    rank with the whole batch would have: a mean of per-rank ratios would be another number.
+    rank with the whole batch would have: they are averaged over the parts of an accumulated batch and over the ranks
+    first. A mean of ratios would be another number. Differs from the paper: the clamp at 1 (paper: none).
 
     Args:
-        recon_loss, gan_loss: scalars that still hold their graph, means over this rank's batch.
-        last_layer: W, weight of the generator's last layer, any shape; or a tensor of the graph, this rank's own part
-            of the batch, such as the restored pictures.
-    Returns:
-        Detached scalar in [0, disc_weight]. Differs from the paper: the clamp at 1 (paper: none).
-    Raises:
-        ValueError: one of the losses does not reach `last_layer`, so that there is no ratio.
+        loss_scale: the gradients are taken of losses times this, against underflow of float16; None: 1.
     """
-    recon_norm = _gradient_norm(recon_loss, last_layer, "recon_loss")
-    gan_norm = _gradient_norm(gan_loss, last_layer, "gan_loss")
-    ratio = recon_norm / (gan_norm + ADAPTIVE_WEIGHT_EPS)
-    return disc_weight * ratio.clamp(0.0, 1.0).detach()
+
+    def __init__(self, disc_weight: float = 0.8, loss_scale: Tensor | None = None) -> None:
+        self.disc_weight = disc_weight
+        self.loss_scale = loss_scale
+        self.gradients: dict[str, list[Tensor]] = {"recon_loss": [], "gan_loss": []}
+        self.at_weight = True
+
+    def add(self, recon_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> None:
+        """Take the gradients of one part of the batch.
+
+        Args:
+            recon_loss, gan_loss: scalars that still hold their graph, means over the part.
+            last_layer: W, weight of the generator's last layer, any shape; or a tensor of the graph, this part of the
+                batch's own, such as the restored pictures.
+        Raises:
+            ValueError: one of the losses does not reach `last_layer`, so that there is no ratio.
+        """
+        self.at_weight = last_layer.is_leaf
+        for name, loss in (("recon_loss", recon_loss), ("gan_loss", gan_loss)):
+            gradient = None
+            if loss.requires_grad and last_layer.requires_grad:
+                scaled = loss if self.loss_scale is None else loss * self.loss_scale
+                # retain_graph: the training step still goes backward through both losses
+                (gradient,) = torch.autograd.grad(scaled, last_layer, retain_graph=True, allow_unused=True)
+            if gradient is None:
+                raise ValueError(
+                    f"adaptive_gan_weight: {name} has no gradient at last_layer {tuple(last_layer.shape)} "
+                    f"(frozen, or the image path is off as with w=0): use a constant weight for this step"
+                )
+            gradient = gradient.detach().float()  # squares of half-precision gradients underflow
+            self.gradients[name].append(gradient if self.loss_scale is None else gradient / self.loss_scale)
+
+    def value(self) -> Tensor:
+        """Detached scalar in [0, disc_weight], the same on every rank."""
+        recon_norm, gan_norm = self._norm("recon_loss"), self._norm("gan_loss")
+        ratio = recon_norm / (gan_norm + ADAPTIVE_WEIGHT_EPS)
+        if self.loss_scale is not None:
+            # scaled gradients may overflow: the scaler then drops this step, and the weight must not stop the run
+            ratio = torch.where(ratio.isfinite(), ratio, torch.zeros_like(ratio))
+        return self.disc_weight * ratio.clamp(0.0, 1.0)
+
+    def _norm(self, name: str) -> Tensor:
+        """Norm over the global batch: of a weight ||mean over parts and ranks of d loss / d W||; of pictures, whose
+        gradients stand beside each other, sqrt(sum over parts and ranks of ||d loss / d pictures / their number||^2).
+        """
+        parts = self.gradients[name]
+        if self.at_weight:
+            return all_reduce_mean(torch.stack(parts).mean(0)).norm()
+        squares = torch.stack([part.square().sum() for part in parts]).sum()
+        return (all_reduce_mean(squares) / world_size()).sqrt() / len(parts)
 
 
-def _gradient_norm(loss: Tensor, last_layer: Tensor, name: str) -> Tensor:
-    """Scalar norm over the global batch: of a weight ||mean over ranks of d loss / d W||, of a rank's own pictures
-    sqrt(sum over ranks of ||d loss / d pictures / world_size||^2)."""
-    gradient = None
-    if loss.requires_grad and last_layer.requires_grad:
-        # retain_graph: the training step still goes backward through both losses
-        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        raise ValueError(
-            f"adaptive_gan_weight: {name} has no gradient at last_layer {tuple(last_layer.shape)} "
-            f"(frozen, or the image path is off as with w=0): use a constant weight for this step"
-        )
-    gradient = gradient.detach().float()  # squares of half-precision gradients underflow
-    if last_layer.is_leaf:  # a weight, the same one on every rank
-        return all_reduce_mean(gradient).norm()
-    # each rank has other pictures: their gradients stand beside each other, and the loss is the mean over the ranks
-    return (all_reduce_mean(gradient.square().sum()) / world_size()).sqrt()
+def adaptive_gan_weight(recon_loss: Tensor, gan_loss: Tensor, last_layer: Tensor, disc_weight: float = 0.8) -> Tensor:
+    """AdaptiveGanWeight of a batch that is one part, see there."""
+    weight = AdaptiveGanWeight(disc_weight)
+    weight.add(recon_loss, gan_loss, last_layer)
+    return weight.value()

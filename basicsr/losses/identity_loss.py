@@ -67,6 +67,7 @@ class IdentityLoss(nn.Module):
         loss_weight: factor on the loss.
         margin: samples with cos >= margin give no gradient (their value stays 1 - margin); None: all do.
         every: the loss is due at every n-th iteration, since decoding a picture for it is the cost.
+        start_iter: and only after this iteration: before the codes have settled, their pictures say little of a person.
         batch_part: share of the batch that is decoded for it, in (0, 1].
         jitter: show the recogniser a view of both faces that is mirrored, moved and scaled at random, another in every
             iteration and one for all samples and ranks.
@@ -84,13 +85,15 @@ class IdentityLoss(nn.Module):
         batch_part: float = 1.0,
         jitter: bool = False,
         jitter_seed: int = 0,
+        start_iter: int = 0,
     ) -> None:
         super().__init__()
         margin_fits = margin is None or -1 < margin <= 1
-        if every < 1 or not 0 < batch_part <= 1 or not margin_fits or jitter_seed < 0:
+        if every < 1 or not 0 < batch_part <= 1 or not margin_fits or min(jitter_seed, start_iter) < 0:
             raise OptionError(
-                f"IdentityLoss: every={every}, batch_part={batch_part}, margin={margin}, jitter_seed={jitter_seed}; "
-                "expected every >= 1, 0 < batch_part <= 1, -1 < margin <= 1 (or ~) and jitter_seed >= 0."
+                f"IdentityLoss: every={every}, batch_part={batch_part}, margin={margin}, jitter_seed={jitter_seed}, "
+                f"start_iter={start_iter}; expected every >= 1, 0 < batch_part <= 1, -1 < margin <= 1 (or ~), "
+                "jitter_seed >= 0 and start_iter >= 0."
             )
         self.network_identity = network_identity
         self.loss_weight = loss_weight
@@ -99,10 +102,11 @@ class IdentityLoss(nn.Module):
         self.batch_part = batch_part
         self.jitter = jitter
         self.jitter_seed = jitter_seed
+        self.start_iter = start_iter
 
     def is_due(self, current_iter: int) -> bool:
         """Whether this iteration computes the loss."""
-        return current_iter % self.every == 0
+        return current_iter > self.start_iter and current_iter % self.every == 0
 
     def num_samples(self, batch_size: int) -> int:
         """How many samples of a batch are decoded for the loss, at least one."""

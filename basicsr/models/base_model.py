@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from basicsr.archs.self_encoder_arch import SelfEncoder
-from basicsr.losses.gan_loss import adaptive_gan_weight
+from basicsr.losses.gan_loss import AdaptiveGanWeight
+from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import bare_net, wrap_ddp
 from basicsr.utils.errors import OptionError
@@ -44,8 +45,20 @@ class Networks:
     self_encoder: SelfEncoder | None = None
 
 
+class GanTerm(NamedTuple):
+    """The generator's GAN loss before its adaptive weight, and what decides on that."""
+
+    recon: Tensor  # L_pix + L_percep
+    gan: Tensor
+    last_layer: Tensor
+    factor: float  # of this iteration, on the weighted loss
+
+
 class BaseModel:
     """A training stage.
+
+    `defer_gan` and `loss_scale` are the engine's: with `defer_gan`, generator_losses leaves l_g_gan out and puts its
+    parts into `gan_term`, since the weight of an accumulated batch is known only after the last part of it.
 
     Args:
         networks: built and loaded, on the CPU.
@@ -82,7 +95,11 @@ class BaseModel:
         self.self_encoder = None if networks.self_encoder is None else networks.self_encoder.to(device)
         self.net_d_start_iter = net_d_start_iter
         self.disc_weight = disc_weight
+        self.factors: Mapping[str, float] = {}  # on the losses of this iteration; 1 where none is given
         self.figures: dict[str, Tensor] = {}  # detached scalars beside the losses, for the log
+        self.defer_gan = False
+        self.gan_term: GanTerm | None = None
+        self.loss_scale: Tensor | None = None  # see AdaptiveGanWeight
 
     @classmethod
     def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
@@ -99,6 +116,17 @@ class BaseModel:
         """Weighted losses that train net_g, and the pictures that the discriminator may judge (None: none here)."""
         raise NotImplementedError
 
+    def before_iteration(self, batch: Batch, current_iter: int) -> None:
+        """What has to happen once in an iteration, however many parts its batch is computed in."""
+
+    def describe(self, current_iter: int) -> str:
+        """What iteration `current_iter` does, in a few words; iterations that do the same have the same words."""
+        trains_d, due = self.trains_discriminator(current_iter), self.identity_is_due(current_iter)
+        return ", ".join(["pictures", *(["L_ids"] if due else []), *(["discriminator"] if trains_d else [])])
+
+    def check_start(self, batch: Batch) -> None:
+        """Look at the first batch of a run for what would make the training worthless, and say it in the log."""
+
     def costly_figures(self, batch: Batch) -> Losses:
         """Scalars of one batch, computed only where a line of the log is printed; means over the ranks."""
         return {}
@@ -111,13 +139,26 @@ class BaseModel:
         """Call each loss that the YAML built with its term; a term that is None, or not in the YAML, is not computed.
 
         Returns:
-            Scalars under the names of the log (`l_g_pix`, ...), weighted by each loss's own `loss_weight`.
+            Scalars under the names of the log (`l_g_pix`, ...), weighted by each loss's own `loss_weight` and by the
+            factor of this iteration, computed in float32; with a factor of 0 a loss is not computed.
         """
-        return {
-            LOG_NAMES[name]: self.losses[name](*arguments)
-            for name, arguments in terms.items()
-            if arguments is not None and name in self.losses
-        }
+        with torch.autocast(self.device.type, enabled=False):
+            return {
+                LOG_NAMES[name]: self.factors.get(name, 1.0) * self.losses[name](*map(in_float32, arguments))
+                for name, arguments in terms.items()
+                if arguments is not None and name in self.losses and self.factors.get(name, 1.0) > 0
+            }
+
+    def identity_samples(self, batch: Batch, current_iter: int) -> int:
+        """How many samples L_ids wants to see restored in this iteration; 0: it is not due."""
+        if not self.identity_is_due(current_iter):
+            return 0
+        return cast(IdentityLoss, self.losses["identity"]).num_samples(len(batch["gt"]))
+
+    def identity_is_due(self, current_iter: int) -> bool:
+        """Whether this iteration computes L_ids."""
+        loss = cast("IdentityLoss | None", self.losses.get("identity"))
+        return loss is not None and loss.is_due(current_iter)
 
     def gan_loss(self, restored: Tensor, losses: Losses, last_layer: Tensor, current_iter: int) -> Losses:
         """GAN loss times the adaptive weight (Esser et al. 2021, eq. 7); {} before the discriminator starts.
@@ -130,14 +171,25 @@ class BaseModel:
             return {}
         assert self.net_d is not None  # the constructor has refused a GAN loss without it
         net_d = bare_net(self.net_d).requires_grad_(False)  # this step trains the generator alone
-        gan = self.losses["gan"](net_d(restored), True, is_disc=False)
+        gan = self.losses["gan"](net_d(restored).float(), True, is_disc=False)
         net_d.requires_grad_(True)
         recon = [losses[name] for name in ("l_g_pix", "l_g_percep") if name in losses]
-        weight = gan.new_tensor(self.disc_weight)
-        if recon:
-            weight = adaptive_gan_weight(torch.stack(recon).sum(), gan, last_layer, self.disc_weight)
-        self.figures["d_weight"] = weight
-        return {"l_g_gan": weight * gan}
+        factor = self.factors.get("gan", 1.0)
+        if not recon:
+            self.figures["d_weight"] = torch.full_like(gan.detach(), self.disc_weight)
+            return {"l_g_gan": factor * self.disc_weight * gan}
+        term = GanTerm(torch.stack(recon).sum(), gan, last_layer, factor)
+        if self.defer_gan:
+            self.gan_term = term
+            return {}
+        balance = self.new_gan_weight()
+        balance.add(term.recon, term.gan, term.last_layer)
+        self.figures["d_weight"] = balance.value()
+        return {"l_g_gan": factor * self.figures["d_weight"] * gan}
+
+    def new_gan_weight(self) -> AdaptiveGanWeight:
+        """Takes GanTerms and gives the weight of the GAN loss."""
+        return AdaptiveGanWeight(self.disc_weight, self.loss_scale)
 
     def trains_discriminator(self, current_iter: int) -> bool:
         """Whether the discriminator takes part in this iteration."""
@@ -146,9 +198,14 @@ class BaseModel:
     def discriminator_losses(self, restored: Tensor, gt: Tensor) -> Losses:
         """Losses that train net_d. Real and fake stay two forwards, so that BatchNorm sees each by itself."""
         assert self.net_d is not None
-        real, fake = self.net_d(gt), self.net_d(restored.detach())
+        real, fake = self.net_d(gt).float(), self.net_d(restored.detach()).float()
         self.figures |= {"out_d_real": real.detach().mean(), "out_d_fake": fake.detach().mean()}
         return {
             "l_d_real": self.losses["gan"](real, True, is_disc=True),
             "l_d_fake": self.losses["gan"](fake, False, is_disc=True),
         }
+
+
+def in_float32(value: Any) -> Any:
+    """A tensor of half precision as float32; anything else as it is."""
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

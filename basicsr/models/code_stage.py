@@ -16,7 +16,6 @@ from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.vqgan_arch import VQAutoEncoder
-from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.models.base_model import BaseModel, Batch, Losses, Networks
 from basicsr.models.identity_source import (
     IdentityMode,
@@ -26,6 +25,7 @@ from basicsr.models.identity_source import (
     identity_features,
     require_the_recognizers_shapes,
 )
+from basicsr.models.start_check import check_vqgan
 from basicsr.recognizers import Recognizer
 from basicsr.utils.dist_util import all_reduce_mean, bare_net
 from basicsr.utils.errors import OptionError
@@ -72,8 +72,12 @@ class CodeStage(BaseModel):
         check_shares(arguments["p_null"], arguments["p_self"])
 
     def gt_codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Codes of gt under the frozen VQGAN: indices (B, L) and features (B, D, h, w)."""
-        return cast(VQAutoEncoder, self.vqgan).encode_codes(batch["gt"])
+        """Codes of gt under the frozen VQGAN: indices (B, L) and features (B, D, h, w).
+
+        A data set with a code cache brings the indices with it (`code_idx`); else gt is encoded here.
+        """
+        vqgan = cast(VQAutoEncoder, self.vqgan)
+        return vqgan.feat_of_codes(batch["code_idx"]) if "code_idx" in batch else vqgan.encode_codes(batch["gt"])
 
     def identity_of(self, batch: Batch, lq: Tensor) -> IdentityFeatures | None:
         """Identity of a training batch, with identity dropout; None where net_g takes none."""
@@ -92,12 +96,9 @@ class CodeStage(BaseModel):
             knobs["identity"] = identity
         return cast(CodeFormerOutput, self.net_g(lq, code_grad=self.code_grad, **knobs))
 
-    def identity_samples(self, batch: Batch, current_iter: int) -> int:
-        """How many samples L_ids wants to see restored in this iteration; 0: it is not due."""
-        loss = cast("IdentityLoss | None", self.losses.get("identity"))
-        if loss is None or not loss.is_due(current_iter):
-            return 0
-        return loss.num_samples(len(batch["gt"]))
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel."""
+        return "codes, L_ids" if self.identity_is_due(current_iter) else "codes"
 
     def code_losses(self, out: CodeFormerOutput, code_idx: Tensor, gt_feat: Tensor) -> Losses:
         """Cross-entropy and feature loss of the predicted codes; top-1 and top-5 accuracy go to the log."""
@@ -107,6 +108,10 @@ class CodeStage(BaseModel):
             self.figures["code_top1"] = hits[..., 0].float().mean()
             self.figures["code_top5"] = hits.any(-1).float().mean()
         return self.weigh(code=(out.logits, code_idx), feat=(out.lq_feat, gt_feat))
+
+    def check_start(self, batch: Batch) -> None:
+        """See BaseModel and `check_vqgan`."""
+        check_vqgan(cast(VQAutoEncoder, self.vqgan), batch["gt"])
 
     def costly_figures(self, batch: Batch) -> Losses:
         """How the code prediction looks at the references: see `attention_figures`, and the mean |gate| of kv_share."""

@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, cast
+import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
-import msgspec
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 
 from basicsr.archs.codeformer_arch import CFTBlock
 from basicsr.models.base_model import Batch, Losses, Networks
 from basicsr.models.code_stage import CodeStage, degraded_photos, pictures_of
 from basicsr.models.id_codeformer_model import CodeGrad
+from basicsr.models.schedule import Phase, Step, phase_at, resolve_schedule, steps_of
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import MODEL_REGISTRY
 from basicsr.utils.seed import rng_for
 
-LQ_DOC = "degraded photo: small (degradation) or large (degradation_large)"
-W_DOC = "fidelity weight: a number, or [low, high] drawn anew in each iteration"
-CODE_ONLY_DOC = "predict codes, make no picture (L_ids has a decode of its own where it is due)"
-
-
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one iteration does: which degraded photo, which fidelity weight (or range of it), codes alone or not."""
-
-    lq: Annotated[Literal["small", "large"], Meta(description=LQ_DOC)] = "small"
-    w: Annotated[float | tuple[float, float], Meta(description=W_DOC)] = 1.0
-    code_only: Annotated[bool, Meta(description=CODE_ONLY_DOC)] = False
-
-
-class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A stretch of iterations. Every `every`-th of them does the phase's own step, the rest does `otherwise`."""
-
-    until: Annotated[int | None, Meta(description="last iteration of the phase; ~: to the end")] = None
-    lq: Annotated[Literal["small", "large"], Meta(description=LQ_DOC)] = "small"
-    w: Annotated[float | tuple[float, float], Meta(description=W_DOC)] = 1.0
-    code_only: Annotated[bool, Meta(description=CODE_ONLY_DOC)] = False
-    every: Annotated[int, Meta(description="iterations from one step of the phase's own kind to the next")] = 1
-    otherwise: Annotated[Step | None, Meta(description="what the iterations between them do")] = None
-
-    def step_at(self, current_iter: int) -> Step:
-        """The step of an iteration (1-based) inside this phase."""
-        if self.otherwise is not None and current_iter % self.every != 0:
-            return self.otherwise
-        return Step(self.lq, self.w, self.code_only)
-
-
-def check_schedule(schedule: Sequence[Phase]) -> None:
-    """Phases must follow each other, and the last one must be open or the run must end with it."""
-    ends = [phase.until for phase in schedule]
-    closed = [end for end in ends if end is not None]
-    if not schedule or None in ends[:-1] or closed != sorted(set(closed)):
-        raise OptionError(
-            f"train.schedule: the phases end at {ends}; give ascending 'until', only the last one may be '~'."
-        )
-    for number, phase in enumerate(schedule):
-        if phase.every < 1 or (phase.every > 1) != (phase.otherwise is not None):
-            raise OptionError(
-                f"train.schedule.{number}: 'every' (found {phase.every}) and 'otherwise' go together: "
-                "every: 15 needs otherwise: {...}, every: 1 takes none."
-            )
-        for step in (phase, phase.otherwise):
-            low, high = (0, 0) if step is None else step.w if isinstance(step.w, tuple) else (step.w, step.w)
-            if not 0 <= low <= high:
-                raise OptionError(
-                    f"train.schedule.{number}: found w {[low, high]}, expected a number from 0, or [low, high] of such."
-                )
+logger = logging.getLogger(__name__)
 
 
 @MODEL_REGISTRY.register(aliases=["CodeFormerJointModel"])
@@ -92,6 +43,7 @@ class IDCodeFormerJointModel(CodeStage):
         networks: Networks,
         losses: Mapping[str, nn.Module],
         device: torch.device,
+        total_iter: int,
         *,
         schedule: list[Phase],
         code_grad: CodeGrad = "ste_softmax",
@@ -101,28 +53,66 @@ class IDCodeFormerJointModel(CodeStage):
         disc_weight: float = 0.8,
         schedule_seed: int = 0,
     ) -> None:
-        check_schedule(schedule)
         super().__init__(networks, losses, device, code_grad, p_null, p_self, net_d_start_iter, disc_weight)
-        self.schedule = schedule
+        self.schedule = resolve_schedule(schedule, total_iter)
         self.schedule_seed = schedule_seed
+        self._check_steps(total_iter)
+
+    def _check_steps(self, total_iter: int) -> None:
+        """Every kind of step has a loss to train with; phases that the run never reaches are said."""
+        for number, step in steps_of(self.schedule):
+            usable = {"code", "feat"} if step.code_only else {"code", "feat", "pixel", "perceptual"}
+            if not any(step.factor(name) > 0 for name in usable & self.losses.keys()):
+                raise OptionError(
+                    f"train.schedule.{number}: the step '{step}' leaves no loss to train with. "
+                    f"It could have {', '.join(sorted(f'{name}_opt' for name in usable))}."
+                )
+        reached = phase_at(self.schedule, total_iter) + 1
+        if reached < len(self.schedule):
+            logger.warning(
+                "train.schedule: the run ends with iteration %d, in phase %d of %d. Phases follow total_iter where "
+                "'until' is a share of it (until: 0.27)",
+                total_iter,
+                reached,
+                len(self.schedule),
+            )
 
     @classmethod
     def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
         """See BaseModel."""
         super().check_arguments(arguments)
-        check_schedule(arguments["schedule"])
+        resolve_schedule(arguments["schedule"], arguments["total_iter"])
+
+    def step_of(self, current_iter: int) -> Step:
+        """What iteration `current_iter` (1-based) does."""
+        return self.schedule[phase_at(self.schedule, current_iter)].step_at(current_iter)
 
     def step_at(self, current_iter: int) -> tuple[Step, float]:
         """What iteration `current_iter` (1-based) does, and its w: from a range, a function of t alone."""
-        phase = next((p for p in self.schedule if p.until is None or current_iter <= p.until), self.schedule[-1])
-        step = phase.step_at(current_iter)
+        step = self.step_of(current_iter)
         if isinstance(step.w, tuple):
             return step, float(rng_for(self.schedule_seed, current_iter).uniform(*step.w))
         return step, float(step.w)
 
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel: the phase, its step, and what is due."""
+        step = self.step_of(current_iter)
+        judged = not step.code_only and self.trains_discriminator(current_iter)
+        due = [*(["L_ids"] if self.identity_is_due(current_iter) else []), *(["discriminator"] if judged else [])]
+        return ", ".join([f"phase {phase_at(self.schedule, current_iter) + 1}: {step}", *due])
+
+    def trains_discriminator(self, current_iter: int) -> bool:
+        """See BaseModel. A phase that turns the GAN loss off trains no discriminator either."""
+        return super().trains_discriminator(current_iter) and self.step_of(current_iter).factor("gan") > 0
+
+    def identity_is_due(self, current_iter: int) -> bool:
+        """See BaseModel. A phase may turn the loss off."""
+        return super().identity_is_due(current_iter) and self.step_of(current_iter).factor("identity") > 0
+
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor | None]:
         """See BaseModel. In a code_only iteration L_ids has a decode of its own (w = 0, its part of the batch)."""
         step, w = self.step_at(current_iter)
+        self.factors = {name: step.factor(name) for name in self.losses}
         lq, gt = degraded_photos(batch, "lq" if step.lq == "small" else "lq_large"), batch["gt"]
         num_identity = self.identity_samples(batch, current_iter)
         code_idx, gt_feat = self.gt_codes(batch)

@@ -12,7 +12,10 @@ from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.config.options import Options, PathOptions, Spec
 from basicsr.models.base_model import BaseModel, Networks
 from basicsr.models.self_encoder import load_self_encoder
+from basicsr.models.speed import set_device_switches, speed_up
 from basicsr.recognizers import load_recognizer
+from basicsr.utils.errors import WeightsError
+from basicsr.utils.load_report import compare
 from basicsr.utils.lpips_net import BackboneMissingError
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, bind_arguments
 from basicsr.utils.signature import parameters_of
@@ -20,18 +23,19 @@ from basicsr.utils.weights import load_into, load_state
 
 logger = logging.getLogger(__name__)
 
-INJECTED_INTO_STAGES = ("networks", "losses", "device")
-
 
 def build_stage(options: Options, device: torch.device) -> BaseModel:
     """The stage that `model_type` names, with its networks and losses on `device`."""
     train, _ = options.training()
     networks = build_networks(options)
+    set_device_switches(train)
+    speed_up(networks, train)
     built = {key.removesuffix("_opt"): _build_loss(key, spec, networks) for key, spec in train.losses.items()}
     losses = {name: loss for name, loss in built.items() if loss is not None}
     stage_class = MODEL_REGISTRY.get(options.model_type)
-    arguments = bind_arguments(stage_class, train.stage, INJECTED_INTO_STAGES)
-    return cast(BaseModel, stage_class(networks, losses, device, **arguments))
+    given = {"networks": networks, "losses": losses, "device": device, "total_iter": train.total_iter}
+    injected = {name: value for name, value in given.items() if name in parameters_of(stage_class)}
+    return cast(BaseModel, stage_class(**injected, **bind_arguments(stage_class, train.stage, injected)))
 
 
 def build_networks(options: Options) -> Networks:
@@ -56,10 +60,20 @@ def build_networks(options: Options) -> Networks:
 def _load(net: nn.Module, short: str, paths: PathOptions) -> nn.Module:
     """`net` with the weights of `path.pretrain_network_<short>`, if there are any."""
     file = getattr(paths, f"pretrain_network_{short}")
-    if file is not None:
-        state = load_state(file, getattr(paths, f"param_key_{short}"))
-        report = load_into(net, state, getattr(paths, f"strict_load_{short}"), where=file)
-        logger.info("network_%s: loaded %s: %s", short, file, report)
+    if file is None:
+        return net
+    state = load_state(file, getattr(paths, f"param_key_{short}"))
+    report = compare(net, state)
+    if not report.fits:
+        logger.warning("network_%s (%s) and %s differ:\n%s", short, type(net).__name__, file, report.table())
+        if getattr(paths, f"strict_load_{short}"):
+            raise WeightsError(
+                f"path.pretrain_network_{short}: {file} does not fit {type(net).__name__}: {report}. To start from "
+                f"what fits and leave the rest as it is built: path.strict_load_{short}: false"
+            )
+    load_into(net, state, strict=False)
+    num_loaded = len(net.state_dict()) - len(report.missing) - len(report.mismatched)
+    logger.info("network_%s: loaded %d of %d tensors of %s", short, num_loaded, len(net.state_dict()), file)
     return net
 
 

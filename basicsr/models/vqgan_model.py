@@ -11,10 +11,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from basicsr.archs.vector_quantizer import GumbelQuantizer, VectorQuantizer
+from basicsr.archs.vector_quantizer import GumbelQuantizer, VectorQuantizer, perplexity
 from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.models.base_model import BaseModel, Batch, Losses, Networks
-from basicsr.utils.dist_util import all_reduce_mean, bare_net, broadcast_from_main
+from basicsr.utils.dist_util import all_gather_tensor, all_reduce_mean, bare_net, broadcast_from_main
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import MODEL_REGISTRY
 from basicsr.utils.seed import rng_for
@@ -25,7 +25,10 @@ RESTART_STREAM = 1021  # key of the random numbers that place restarted codes
 
 @MODEL_REGISTRY.register()
 class VQGANModel(BaseModel):
-    """Reconstruct `gt` through the codebook: L_pix + L_percep + d * L_gan + codebook_weight * L_codebook.
+    """Reconstruct `gt` through the codebook: L_pix + L_percep + d * L_gan + L_ids + codebook_weight * L_codebook.
+
+    L_ids of the reconstruction is off as released. A codebook that has learned to keep the person bounds stages II and
+    III less; it must then be the same in all that is compared.
 
     Args:
         codebook_weight: factor on the quantizer's own loss.
@@ -37,7 +40,7 @@ class VQGANModel(BaseModel):
     """
 
     REQUIRED_NETWORKS: ClassVar[frozenset[str]] = frozenset({"network_g"})
-    ALLOWED_LOSSES: ClassVar[frozenset[str]] = frozenset({"pixel_opt", "perceptual_opt", "gan_opt"})
+    ALLOWED_LOSSES: ClassVar[frozenset[str]] = frozenset({"pixel_opt", "perceptual_opt", "gan_opt", "identity_opt"})
 
     def __init__(
         self,
@@ -77,7 +80,6 @@ class VQGANModel(BaseModel):
     def generator_losses(self, batch: Batch, current_iter: int) -> tuple[Losses, Tensor]:
         """See BaseModel. The restored picture is the reconstruction of gt."""
         gt = batch["gt"]
-        self._restart_codes(gt, current_iter)
         net = cast(VQAutoEncoder, bare_net(self.net_g))
         if isinstance(net.quantize, GumbelQuantizer):
             falling = 1 - current_iter / self.gumbel_anneal_iter
@@ -85,24 +87,36 @@ class VQGANModel(BaseModel):
         out = self.net_g(gt)
         losses = self.weigh(pixel=(out.restored, gt), perceptual=(out.restored, gt))
         losses |= self.gan_loss(out.restored, losses, net.last_layer, current_iter)
+        if num := self.identity_samples(batch, current_iter):
+            losses |= self.weigh(identity=(out.restored[:num], gt[:num], current_iter))
         losses["l_g_codebook"] = self.codebook_weight * out.codebook_loss
-        if "perplexity" in out.quant_stats:
-            self.figures["perplexity"] = out.quant_stats["perplexity"].detach()
+        if isinstance(net.quantize, VectorQuantizer):
+            usage = all_reduce_mean(out.quant_stats["min_encodings"].detach().mean(0))  # (K,)
+            self.figures["perplexity"] = perplexity(usage)
         return losses, out.restored
 
-    def _restart_codes(self, gt: Tensor, current_iter: int) -> None:
-        """Give codes that no rank's batch uses a new place where this iteration is due: one of rank 0's features."""
+    def describe(self, current_iter: int) -> str:
+        """See BaseModel."""
+        restart = ", codes restarted" if self._restart_is_due(current_iter) else ""
+        return super().describe(current_iter) + restart
+
+    def _restart_is_due(self, current_iter: int) -> bool:
         every = self.code_restart_every
-        if every is None or current_iter > self.code_restart_until or (current_iter - 1) % every != 0:
+        return every is not None and current_iter <= self.code_restart_until and (current_iter - 1) % every == 0
+
+    def before_iteration(self, batch: Batch, current_iter: int) -> None:
+        """Where a restart is due, give codes that no rank's batch uses a new place: a feature of all ranks' batches."""
+        if not self._restart_is_due(current_iter):
             return
         net = cast(VQAutoEncoder, bare_net(self.net_g))
         with torch.no_grad():
             quantizer = cast(VectorQuantizer, net.quantize)
-            latent = net.encoder(gt)
-            unused = all_reduce_mean(quantizer.codes_used(latent)) == 0
-            moved = quantizer.restart(unused, latent, rng_for(RESTART_STREAM, current_iter))
-            broadcast_from_main(quantizer.embedding.weight)
-        self.figures["codes_restarted"] = torch.tensor(float(moved), device=gt.device)
+            # sample i of rank r is sample i * R + r of the whole batch: (R, B, D, h, w) -> (B, R, ...) -> (B * R, ...)
+            latents = all_gather_tensor(net.encoder(batch["gt"])).transpose(0, 1).flatten(0, 1)
+            unused = quantizer.codes_used(latents) == 0
+            moved = quantizer.restart(unused, latents, rng_for(RESTART_STREAM, current_iter))
+            broadcast_from_main(quantizer.embedding.weight)  # a code at the border may be used on one rank alone
+        self.figures["codes_restarted"] = torch.tensor(float(moved), device=latents.device)
 
     def restore(self, batch: Batch, net: nn.Module) -> Tensor:
         """The VQGAN's reconstruction of gt: the ceiling of what stage II can reach at w = 0."""

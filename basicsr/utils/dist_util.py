@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,12 +15,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def init_distributed(device: torch.device) -> None:
-    """Join the process group that torchrun describes in the environment; nothing without torchrun."""
+def init_distributed(device: torch.device, timeout: float = 1800.0) -> None:
+    """Join the process group that torchrun describes in the environment; nothing without torchrun.
+
+    Args:
+        timeout: seconds after which waiting for another rank is an error.
+    """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return
     if int(os.environ["WORLD_SIZE"]) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # gloo beside nccl: what ranks tell each other about signals and faults must not wait for the GPU
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     if not is_main():  # what concerns the whole run is said once, by rank 0
         logging.getLogger("basicsr").setLevel(logging.WARNING)
 
@@ -71,13 +80,49 @@ def bare_net(net: nn.Module) -> nn.Module:
     return net.module if isinstance(net, DistributedDataParallel) else net
 
 
+@contextmanager
+def without_sync(net: nn.Module, on: bool) -> Iterator[None]:
+    """While `on`, forward and backward of `net` keep their gradients on this rank; they add up until one is sent."""
+    if on and isinstance(net, DistributedDataParallel):
+        with net.no_sync():
+            yield
+    else:
+        yield
+
+
 def all_reduce_mean(tensor: Tensor) -> Tensor:
     """Mean over ranks, the same on all of them. The input is not changed."""
     if world_size() == 1:
         return tensor
-    total = tensor.detach().clone()
+    return all_reduce_sum(tensor) / world_size()
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum over ranks, the same on all of them. The input is not changed."""
+    if world_size() == 1:
+        return tensor
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
-    return total / world_size()
+    return total
+
+
+def all_reduce_mean_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Mean over ranks of each tensor, all in one message. They have one type; the inputs are not changed."""
+    if world_size() == 1 or not tensors:
+        return list(tensors)
+    flat = all_reduce_mean(torch.cat([tensor.detach().reshape(-1) for tensor in tensors]))
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def all_gather_tensor(tensor: Tensor) -> Tensor:
+    """`tensor` (...) of every rank, in rank order: (R, ...) on every rank. The shapes are equal; no gradient."""
+    if world_size() == 1:
+        return tensor.detach().unsqueeze(0)
+    own = tensor.detach().contiguous()
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(parts, own)
+    return torch.stack(parts)
 
 
 def broadcast_from_main(tensor: Tensor) -> None:
@@ -93,3 +138,17 @@ def all_gather_objects(item: Any) -> list[Any]:
     items: list[Any] = [None] * world_size()
     dist.all_gather_object(items, item)
     return items
+
+
+def on_any_rank(*facts: bool) -> list[bool]:
+    """For each fact, whether it holds on some rank; all ranks call it and get the same answer, on the CPU."""
+    if world_size() == 1:
+        return list(facts)
+    told = torch.tensor(facts, dtype=torch.uint8)
+    dist.all_reduce(told, dist.ReduceOp.MAX)
+    return [bool(fact) for fact in told]
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether the error says that another rank is gone or does not answer. gloo has no type of its own for that."""
+    return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))

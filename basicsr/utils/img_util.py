@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from basicsr.utils.errors import ImageFileError
 
+logger = logging.getLogger(__name__)
+
 Image = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -28,7 +31,7 @@ TAIL_BYTES = 4096  # some writers pad the file after its end marker
 
 
 def list_images(folder: str | Path, recursive: bool = True) -> list[Path]:
-    """Picture files below `folder`, sorted, so that every host sees the same order.
+    """Picture files below `folder`, sorted, so that every host sees the same order; others are skipped and counted.
 
     Raises:
         ImageFileError: `folder` is not a folder, or holds no picture.
@@ -36,8 +39,10 @@ def list_images(folder: str | Path, recursive: bool = True) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageFileError(f"{folder}: no such folder.")
-    entries = folder.rglob("*") if recursive else folder.glob("*")
-    files = sorted(path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    entries = sorted(path for path in (folder.rglob("*") if recursive else folder.glob("*")) if path.is_file())
+    files = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES]
+    if len(files) < len(entries):
+        logger.info("%s: %d pictures, %d other files skipped", folder, len(files), len(entries) - len(files))
     if not files:
         raise ImageFileError(f"{folder}: no pictures ({', '.join(IMAGE_SUFFIXES)}).")
     return files
@@ -49,12 +54,15 @@ def imread(path: str | Path) -> Image:
     Raises:
         ImageFileError: missing, empty, truncated, larger than MAX_SIDE, or no picture.
     """
-    path = Path(path)
+    return decode(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file; ImageFileError where they cannot be had."""
     try:
-        data = path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be read ({error.strerror}).") from error
-    return decode(data, str(path))
 
 
 def decode(data: bytes, name: str) -> Image:

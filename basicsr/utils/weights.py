@@ -16,7 +16,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -24,29 +24,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from basicsr.utils.errors import WeightsError
+from basicsr.utils.load_report import LISTED_KEYS, LoadReport, compare
 
 # what the readers raise on bytes that are no weights: an unpickler on random bytes fails in any of these ways
 UNREADABLE = (
     SafetensorError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile,
     IndexError, KeyError, TypeError, AttributeError, struct.error,
 )  # fmt: skip
-LISTED_KEYS = 3  # keys that an error message quotes
-
-
-class LoadReport(NamedTuple):
-    """Names of parameters that a file lacked, had too many, or had in another shape."""
-
-    missing: list[str]
-    extra: list[str]
-    mismatched: list[str]
-
-    def __str__(self) -> str:
-        parts = [
-            f"{len(names)} {word} ({', '.join(names[:LISTED_KEYS])}{', ...' if len(names) > LISTED_KEYS else ''})"
-            for word, names in zip(("missing", "extra", "of another shape"), self, strict=True)
-            if names
-        ]
-        return "; ".join(parts) or "all keys match"
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -100,6 +84,8 @@ def _names_objects(path: Path) -> bool:
 def load_state(path: str | Path, param_key: str = "params_ema") -> dict[str, Tensor]:
     """State dict of a weights file: its `param_key`, else its 'params' or 'state_dict', else the file if it is plain.
 
+    A discriminator's stands under 'params_d' or, alone in its file, under 'params' (param_key: params_d).
+
     A leading 'module.' (left by DataParallel) is dropped from the names.
     """
     contents = load_file(path)
@@ -125,16 +111,11 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], strict: bool = True, 
     Raises:
         WeightsError: `strict` and something does not match.
     """
-    own = net.state_dict()
-    report = LoadReport(
-        missing=[name for name in own if name not in state],
-        extra=[name for name in state if name not in own],
-        mismatched=[name for name in own if name in state and own[name].shape != state[name].shape],
-    )
-    if strict and any(report):
+    report = compare(net, state)
+    if strict and not report.fits:
         raise WeightsError(f"{where or 'weights'}: do not fit {type(net).__name__}: {report}.")
-    fitting = {name: value for name, value in state.items() if name in own and name not in report.mismatched}
-    net.load_state_dict(fitting, strict=False)
+    left_out = {*report.extra, *report.mismatched}
+    net.load_state_dict({name: value for name, value in state.items() if name not in left_out}, strict=False)
     return report
 
 

@@ -1,0 +1,71 @@
+"""Difference hashes of many picture files, compared all with all: copies of a photo, whatever file they are in.
+
+Shapes: N pictures; 64 bits of a hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from basicsr.data.augment import flip
+from basicsr.data.identity_blind_dataset import HASH_SIDE, SAME_PHOTO_BITS, difference_hash
+from basicsr.data.similarity import Floats, Pairs, similar_pairs
+from basicsr.utils.img_util import Image
+from basicsr.utils.picture_features import picture_features
+
+NUM_BITS = HASH_SIDE**2
+
+
+class HashedFiles(NamedTuple):
+    """Hashes as unit rows of +-1/8: their cosine is 1 - 2 * (bits that differ) / 64. Zero where a picture failed."""
+
+    plain: Floats  # (N, 64)
+    mirrored: Floats  # (N, 64), of the mirror image
+    ok: NDArray[np.bool_]  # (N,)
+    failures: list[tuple[Path, str]]
+
+
+def hash_files(paths: Sequence[Path], cache: str | Path | None = None, threads: int = 4) -> HashedFiles:
+    """The hash of each picture and of its mirror image; see `picture_features` for the cache and for failures."""
+
+    def hashes(image: Image) -> NDArray[np.uint8]:
+        return np.stack([np.packbits(difference_hash(image)), np.packbits(difference_hash(flip(image)))])
+
+    found = picture_features(
+        paths, hashes, lambda items: {"bits": np.stack(items)}, f"difference hash of {NUM_BITS} bits and its mirror",
+        cache, 256, threads, "hash",
+    )  # fmt: skip
+    bits = np.unpackbits(found.columns["bits"], axis=2).astype(np.float32)  # (N, 2, 8) -> (N, 2, 64)
+    signs = (bits * 2 - 1) / HASH_SIDE * found.ok[:, None, None]
+    return HashedFiles(
+        np.ascontiguousarray(signs[:, 0], np.float32),
+        np.ascontiguousarray(signs[:, 1], np.float32),
+        found.ok,
+        found.failures,
+    )
+
+
+def same_photos(
+    hashes: HashedFiles, others: HashedFiles | None, max_bits: int = SAME_PHOTO_BITS
+) -> tuple[Pairs, Pairs]:
+    """Pairs whose hashes differ in at most `max_bits` bits: as they are, and with one of the two mirrored.
+
+    Args:
+        others: None: pairs within `hashes`, each once.
+    """
+    threshold = 1 - (2 * max_bits + 1) / NUM_BITS  # between two whole numbers of bits: no rounding decides
+    plain = similar_pairs(hashes.plain, None if others is None else others.plain, threshold, "same photo")
+    mirrored = similar_pairs(hashes.plain, (others or hashes).mirrored, threshold, "mirror image")
+    if others is None:
+        mirrored = mirrored.where(mirrored.first < mirrored.second)
+    return plain, mirrored
+
+
+def differing_bits(pairs: Pairs) -> NDArray[np.int64]:
+    """Bits that differ, from the cosines of a pair of hashes."""
+    return np.rint((1 - pairs.cosine) * NUM_BITS / 2).astype(np.int64)
