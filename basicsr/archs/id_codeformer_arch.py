@@ -157,11 +157,13 @@ class IDCodeFormer(CodeFormer):
         self.style_dict = self._styles(style, self.connect_list if style_list is None else style_list)
         self.fix(fix_modules or ())
 
-    def _styles(self, style: str, widths: Sequence[str]) -> nn.ModuleDict:
+    def _styles(self, style: StyleMode | Literal["none"], widths: Sequence[str]) -> nn.ModuleDict:
         """The IdentityStyle of each feature width; none for the style 'none'."""
         if style not in STYLES:
             raise OptionError(f"style: no style '{style}'; there are {', '.join(STYLES)}")
-        sizes = [] if style == "none" else self.checked_widths(widths, "style_list")
+        if style == "none":
+            return nn.ModuleDict()
+        sizes = self.checked_widths(widths, "style_list")
         return nn.ModuleDict({size: IdentityStyle(self.channels_at[size], self.id_embed_dim, style) for size in sizes})
 
     def forward(  # type: ignore[override]  # the identity stands next to the image, as in the paper's figure
