@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -77,6 +79,22 @@ def _quiet_worker(worker_id: int) -> None:
     cv2.setNumThreads(0)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """End what workers are left when the program leaves.
+
+    multiprocessing sends them SIGTERM, which they ignore, and waits: a run that a broken picture ended would hang for
+    ever, since the error still holds its loader.
+    """
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's end for a fault
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+atexit.register(_end_workers)  # after multiprocessing's own, so that it runs before
 
 
 def move_to(batch: Batch, device: torch.device) -> Batch:
