@@ -3,8 +3,9 @@
     python scripts/evaluate.py --restored results/ref --gt datasets/test/gt --ref datasets/test/ref \\
         --recognizer weights/recognizers/judge.onnx --out results/report
 
-Writes per_image.csv, metrics.json and report.html. Exit code 1 when some pictures could not be judged (all are named),
-2 when nothing could be.
+Writes per_image.csv, metrics.json, report.md and report.html. Under torchrun every rank measures its share. A set
+without ground truth (no --gt, no column gt) gets the figures that are defined on it. Exit code 1 when some pictures
+could not be judged (all are named), 2 when nothing could be.
 """
 
 from __future__ import annotations
@@ -14,19 +15,25 @@ import logging
 from pathlib import Path
 
 import _root  # noqa: F401
+import torch
 
 from basicsr.evaluation import (
     JudgingOptions,
     Sources,
+    analyse,
     evaluate_folders,
     make_folder,
     read_curves,
     write_report,
     write_tables,
 )
-from basicsr.evaluation.pairing import ANY_RUN
+from basicsr.evaluation.checks import ROLES
+from basicsr.evaluation.instruments import NEEDS
 from basicsr.evaluation.results import EvaluationResult
+from basicsr.evaluation.sources import ANY_RUN
+from basicsr.metrics.fid import RANGES
 from basicsr.utils.cli import run_main
+from basicsr.utils.dist_util import close_distributed, default_device, init_distributed, is_main
 from basicsr.utils.errors import UserError
 
 logger = logging.getLogger("evaluate")
@@ -43,6 +50,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     report.add_argument("--note", default="", help="one line below the title, e.g. the settings of the runs")
     add_many(report, "--curves", str, "[NAME=]FILE", "metrics.jsonl of trainings, drawn as loss curves")
     report.add_argument("--seed", type=int, default=0, help="of the bootstrap; default: 0")
+    add_comparison(parser.add_argument_group("comparison"))
     return parser.parse_args(argv)
 
 
@@ -57,9 +65,11 @@ def add_pictures(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--gt", type=Path, metavar="DIR", help="ground truth, matched by file name up to the suffix")
     add_many(group, "--ref", str, "[NAME=]DIR", "references; NAME=DIR for the run that was given others")
     group.add_argument("--lq", type=Path, metavar="DIR", help="low-quality pictures, shown in the report")
-    pairs = "columns gt, restored, ref, ref:NAME, lq, identity instead of matching by name; references joined by ';'"
+    group.add_argument("--gallery", type=Path, metavar="DIR", help="photos of the people that no run was given")
+    group.add_argument("--masks", type=Path, metavar="DIR", help="masks of the face; default: an ellipse")
+    pairs = "columns gt, restored, ref, ref:NAME, lq, gallery, mask, identity instead of matching by name"
     group.add_argument("--pairs", type=Path, metavar="CSV", help=pairs)
-    identities = "columns path, identity: intervals are then over people"
+    identities = "columns path, identity: intervals are then over people; further columns give slices"
     group.add_argument("--identities", type=Path, metavar="CSV", help=identities)
 
 
@@ -74,6 +84,36 @@ def add_judges(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--lpips_net", nargs="*", choices=nets, default=["alex", "vgg"], help="default: alex vgg")
     add_many(group, "--lpips_backbone", Path, "FILE", "one per net; default: weights/lpips, torch's hub folder")
     group.add_argument("--crop_border", type=int, default=0, help="pixels that PSNR and SSIM leave out; default: 0")
+    group.add_argument("--metrics", nargs="+", choices=sorted(NEEDS), help="default: all that the set allows")
+    group.add_argument("--detector", type=Path, metavar="FILE", help="SCRFD .onnx, for the landmark distance")
+    niqe = "Gaussian of good photographs, .npz or .mat"
+    group.add_argument("--niqe_parameters", type=Path, metavar="FILE", help=niqe)
+    group.add_argument("--fid_network", type=Path, metavar="FILE", help="feature network, TorchScript or .onnx")
+    statistics = ".npz with mu and sigma of reference sets; the ground truth is always one"
+    add_many(group, "--fid_statistics", Path, "FILE", statistics)
+    group.add_argument("--fid_side", type=int, default=299, help="px that the feature network takes; default: 299")
+    group.add_argument("--fid_range", choices=list(RANGES), default="-1..1", help="pixel range of that network")
+    calibration = "columns a, b, same (1, 0): pairs for the judges' thresholds; default: the people of the set"
+    group.add_argument("--calibration_pairs", type=Path, metavar="CSV", help=calibration)
+
+
+def add_comparison(group: argparse._ArgumentGroup) -> None:
+    """What is compared with what."""
+    group.add_argument("--baseline", metavar="RUN", help="the others are compared with it; default: the first run")
+    family = "keys of metrics.json: the family of figures that is tested; default: all that rank runs"
+    group.add_argument("--compare", nargs="+", metavar="KEY", help=family)
+    roles = f"{', '.join(ROLES)}: runs for the checks; default: by their names"
+    group.add_argument("--role", nargs="+", metavar="ROLE=RUN", help=roles)
+    group.add_argument("--slice", nargs="+", metavar="COLUMN", help="default: every column that sorts into groups")
+
+
+def split_name(argument: str) -> tuple[str, str, str]:
+    """`NAME=PATH` at the last `=` behind which there is a file or folder ("D w=0.5=results/d"), else at the first."""
+    parts = argument.split("=")
+    for i in range(len(parts) - 1, 1, -1):
+        if Path("=".join(parts[i:])).exists():
+            return "=".join(parts[:i]), "=", "=".join(parts[i:])
+    return argument.partition("=")
 
 
 def named_paths(arguments: list[str], flag: str, default_name: str | None = None) -> dict[str, Path]:
@@ -84,7 +124,7 @@ def named_paths(arguments: list[str], flag: str, default_name: str | None = None
     """
     paths: dict[str, Path] = {}
     for argument in arguments:
-        name, equals, rest = argument.partition("=")
+        name, equals, rest = split_name(argument)
         if not equals or not name or "/" in name or Path(argument).exists():
             path = Path(argument)
             name = path.resolve().name if default_name is None else default_name
@@ -96,20 +136,23 @@ def named_paths(arguments: list[str], flag: str, default_name: str | None = None
     return paths
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Evaluate, write, and say what came out."""
-    args = parse_arguments(argv)
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: at least 0 is needed.")
-    sources = Sources(
+def sources_of(args: argparse.Namespace) -> Sources:
+    """Where the pictures are."""
+    return Sources(
         restored=named_paths(args.restored, "--restored"),
         gt=args.gt,
         ref=named_paths(args.ref, "--ref", default_name=ANY_RUN),
         lq=args.lq,
         pairs=args.pairs,
         identities=args.identities,
+        gallery=args.gallery,
+        masks=args.masks,
     )
-    options = JudgingOptions(
+
+
+def judging_of(args: argparse.Namespace) -> JudgingOptions:
+    """What to judge with."""
+    return JudgingOptions(
         recognizers=args.recognizer,
         recognizer_label=args.recognizer_label,
         lpips_nets=args.lpips_net,
@@ -117,14 +160,56 @@ def main(argv: list[str] | None = None) -> int:
         crop_border=args.crop_border,
         trained_with=args.trained_with,
         allow_same_recognizer=args.allow_same_recognizer,
+        metrics=args.metrics,
+        detector=args.detector,
+        niqe_parameters=args.niqe_parameters,
+        fid_network=args.fid_network,
+        fid_statistics=args.fid_statistics,
+        fid_side=args.fid_side,
+        fid_range=args.fid_range,
+        calibration_pairs=args.calibration_pairs,
     )
+
+
+def roles_of(arguments: list[str] | None) -> dict[str, str] | None:
+    """`ROLE=RUN` -> run by role.
+
+    Raises:
+        UserError: no `=` in it.
+    """
+    if arguments is None:
+        return None
+    for argument in arguments:
+        if "=" not in argument:
+            raise UserError(f"--role {argument}: expected ROLE=RUN with one of {', '.join(ROLES)}")
+    return dict(argument.split("=", 1) for argument in arguments)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Evaluate, write, and say what came out."""
+    args = parse_arguments(argv)
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: at least 0 is needed.")
+    device = default_device()
+    init_distributed(device)
+    try:
+        return evaluate(args, device)
+    finally:
+        close_distributed()
+
+
+def evaluate(args: argparse.Namespace, device: torch.device) -> int:
+    """The exit code."""
+    sources, options, roles = sources_of(args), judging_of(args), roles_of(args.role)
     curves = {name: read_curves(path) for name, path in named_paths(args.curves, "--curves").items()}
     make_folder(args.out)
-    result = evaluate_folders(sources, options, title=args.title, note=args.note, seed=args.seed)
-    write_tables(result, args.out)
-    report = write_report(result, args.out, curves)
-    log_summary(result)
-    logger.info("report: %s", report)
+    result = evaluate_folders(sources, options, title=args.title, note=args.note, seed=args.seed, device=device)
+    if is_main():
+        analysis = analyse(result, baseline=args.baseline, compared=args.compare, roles=roles, slices=args.slice)
+        write_tables(result, args.out, analysis)
+        report = write_report(result, args.out, curves, analysis)
+        log_summary(result)
+        logger.info("report: %s", report)
     return 1 if result.failures else 0
 
 
@@ -136,6 +221,11 @@ def log_summary(result: EvaluationResult) -> None:
             summary = result.summaries.get((run, figure.key))
             cells.append(f"{run} {summary.mean:.{figure.digits}f}" if summary else f"{run} none")
         logger.info("%s: %s", figure.label, ", ".join(cells))
+    for figure in result.set_figures:
+        found = [f"{run} {by_key[figure.key]:.{figure.digits}f}" for run, by_key in result.set_values.items()]
+        logger.info("%s: %s", figure.label, ", ".join(found))
+    for label, value in result.speed.items():
+        logger.info("%s: %.2f%s", label, value, "" if "share" in label else " images/s")
     for item in result.unavailable:
         logger.info("%s: not available: %s", item.label, item.reason)
     if result.failures:

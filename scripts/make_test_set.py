@@ -4,7 +4,8 @@
 
 OUT/lq, OUT/gt, OUT/ref, OUT/wrong_ref hold one picture for each sample under the same name; OUT/pairs.csv and
 OUT/pairs_wrong.csv (columns lq,ref,gt,identity) go to inference_codeformer.py --pairs, the first also to
-scripts/evaluate.py --pairs (its column ref:wrong is the reference of a run that is called wrong).
+scripts/evaluate.py --pairs (its column ref:wrong is the reference of a run that is called wrong). OUT/pairs_oracle.csv
+gives the ground truth itself as reference: no result, but the bound of what a reference could give.
 The degradation of a sample depends on --seed and its place in the index alone. A photo whose references all look like
 the photo itself is left out.
 """
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     right, wrong = build_dataset(args, wrong_reference=False), build_dataset(args, wrong_reference=True)
     total = min(len(right), args.num_images or len(right))
     step = len(right) / total  # spread over all people, not the first names of the alphabet
-    rows: dict[str, list[dict[str, str]]] = {"pairs.csv": [], "pairs_wrong.csv": []}
+    rows: dict[str, list[dict[str, str]]] = {"pairs.csv": [], "pairs_wrong.csv": [], "pairs_oracle.csv": []}
     for place in progress(range(total), desc="test set"):
         index = int(place * step)
         sample, other = right[index], wrong[index]
@@ -81,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         row = {"lq": f"lq/{name}", "gt": f"gt/{name}", "identity": sample["identity"], "restored": name}
         rows["pairs.csv"].append({**row, "ref": f"ref/{name}", "ref:wrong": f"wrong_ref/{name}"})
         rows["pairs_wrong.csv"].append({**row, "ref": f"wrong_ref/{name}"})
+        rows["pairs_oracle.csv"].append({**row, "ref": f"gt/{name}"})
     num_written = len(rows["pairs.csv"])
     if not num_written:
         raise UserError(f"{args.index}: none of {total} photos of split '{args.split}' has a usable reference.")

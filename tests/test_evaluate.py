@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from basicsr.evaluation import EvaluationResult, JudgingOptions, Sources, evaluate_folders
-from basicsr.evaluation.evaluate import read_ahead
-from basicsr.evaluation.pairing import ANY_RUN
+from basicsr.evaluation.loading import read_ahead
+from basicsr.evaluation.sources import ANY_RUN
 from basicsr.metrics.color_metric import ColorDifferenceMetric
 from basicsr.metrics.identity_metric import IdentityMetric
 from basicsr.metrics.psnr_ssim_metric import PSNRMetric, SSIMMetric
@@ -89,7 +89,7 @@ def test_identity_is_also_judged_against_the_reference_next_to_the_natural_simil
 
 def test_batching_by_size_changes_no_value(sources: Sources, judge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together = judged(sources, judge)
-    monkeypatch.setattr("basicsr.evaluation.evaluate.MAX_BATCH", 1)
+    monkeypatch.setattr("basicsr.evaluation.loading.MAX_BATCH", 1)
     alone = judged(sources, judge)
     for figure in together.figures:
         assert np.allclose(together.values_of("bad", figure.key), alone.values_of("bad", figure.key), atol=1e-6)
@@ -129,7 +129,7 @@ def test_missing_weights_give_no_number_but_a_reason(sources: Sources, monkeypat
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr("basicsr.utils.lpips_net.BACKBONE_FOLDER", tmp_path / "weights")
     result = evaluate_folders(sources, JudgingOptions(lpips_nets=("alex",)), device=torch.device("cpu"))
-    assert [figure.key for figure in result.figures] == ["psnr", "ssim", "delta_e"]
+    assert [figure.key for figure in result.figures] == ["psnr", "ssim", "psnr_face", "delta_e"]
     assert [item.label for item in result.unavailable] == ["LPIPS-alex", "IDS"]
     assert "alexnet-owt-7be5be79.pth" in result.unavailable[0].reason
 
@@ -178,7 +178,7 @@ def test_the_script_writes_three_files_and_tells_by_its_exit_code_that_something
     arguments += ["--recognizer", str(judge), "--out", str(tmp_path / "out")]
     assert evaluate_script.main(arguments) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert {entry["key"] for entry in metrics["figures"]} == {"psnr", "ssim", "delta_e", "ids_judge"}
+    assert {entry["key"] for entry in metrics["figures"]} == {"psnr", "ssim", "psnr_face", "delta_e", "ids_judge"}
     assert (tmp_path / "out" / "per_image.csv").is_file()
     assert (tmp_path / "out" / "report.html").is_file()
     (sources.restored["good"] / "a.png").unlink()

@@ -15,12 +15,12 @@ from basicsr.utils.weights import sha256_of
 
 def test_crop_border_stands_in_the_protocol_of_pixel_metrics() -> None:
     instruments = build_instruments(JudgingOptions(lpips_nets=(), crop_border=4), {})
-    figures = [figure for figure, _ in instruments.metrics]
+    figures = instruments.figures()
     assert [figure.label for figure in figures if "crop_border 4" in figure.protocol] == ["PSNR", "SSIM"]
 
 
 def test_colour_drift_is_judged_with_its_direction_and_the_face_it_looks_at() -> None:
-    figures = {figure.key: figure for figure, _ in build_instruments(JudgingOptions(lpips_nets=()), {}).metrics}
+    figures = {figure.key: figure for figure in build_instruments(JudgingOptions(lpips_nets=()), {}).figures()}
     assert (figures["delta_e"].label, figures["delta_e"].better) == ("Delta E (face)", "lower")
     assert "CIEDE2000" in figures["delta_e"].protocol
     assert "FFHQ framing" in figures["delta_e"].protocol

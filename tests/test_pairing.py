@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr.evaluation.pairing import ANY_RUN, Matching, Sources, match
+from basicsr.evaluation.pairing import match
+from basicsr.evaluation.sources import ANY_RUN, Matching, Sources
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import imwrite
 
@@ -110,7 +111,7 @@ def test_identities_come_from_an_index_by_path_or_unique_stem(tmp_path: Path) ->
     ("text", "message"),
     [
         ("gt,lq\n", "no rows"),
-        ("image,lq\na.png,b.png\n", r"pairs\.csv:1: no column gt; the header has: image, lq"),
+        ("image\na.png\n", r"pairs\.csv:1: no column gt or lq or restored; the header has: image"),
         ("gt,lq\na.png\n", r"pairs\.csv:2: the row does not have the 2 cells"),
         ("gt\na.png\na.jpg\n", r"pairs\.csv:3: 'a' is listed twice"),
     ],

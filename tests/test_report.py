@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from basicsr.evaluation.cells import main_table
 from basicsr.evaluation.charts import Curves
-from basicsr.evaluation.report import gallery, main_table, thumbnail, write_report
+from basicsr.evaluation.gallery import gallery, thumbnail
+from basicsr.evaluation.report import write_report
 from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Failure, Figure, Unavailable
 from basicsr.utils.img_util import decode, imwrite
 

@@ -139,11 +139,8 @@ class IDCodeFormer(CodeFormer):
         self.identity_encoder: IdentityEncoder | None = None
         self.constant_identity: ConstantIdentity | None = None
         if identity_source == "constant":
-            if inject == "kv_share":
-                raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
-            num_tokens = num_vec_tokens + num_map_tokens if inject == "cross_attn" else 0
-            embed_dim = id_embed_dim if style != "none" else 0
-            self.constant_identity = ConstantIdentity(embed_dim, dim_embd, num_tokens)
+            num_tokens = num_vec_tokens + num_map_tokens
+            self.constant_identity = constant_for(inject, style, id_embed_dim, dim_embd, num_tokens)
         if inject == "cross_attn":
             if self.constant_identity is None:
                 self.identity_encoder = IdentityEncoder(
@@ -280,6 +277,13 @@ class IDCodeFormer(CodeFormer):
             delta = partial(style, enc_feat=taps[size][:decode_first].detach(), embed=embed, has_ref=has_ref)
             fuse_at[size] = partial(add_style, cft=cft.get(size), delta=delta, w_id=w_id)
         return fuse_at
+
+
+def constant_for(inject: str, style: str, embed_dim: int, dim: int, num_tokens: int) -> ConstantIdentity:
+    """Constants for the parts that are there; OptionError for inject: kv_share, which reads photos."""
+    if inject == "kv_share":
+        raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
+    return ConstantIdentity(embed_dim if style != "none" else 0, dim, num_tokens if inject == "cross_attn" else 0)
 
 
 def add_style(

@@ -65,8 +65,14 @@ def to_svg(drawing: Canvas, title: str) -> str:
     return text[text.index("<svg") :]
 
 
-def distribution_svg(label: str, values: Mapping[str, Floats], natural: Floats | None = None) -> str:
-    """Histogram and ECDF of (N,) values per run; `natural` is drawn in gray behind them (cos(ref, GT))."""
+def distribution_svg(
+    label: str, values: Mapping[str, Floats], natural: Floats | None = None, threshold: float | None = None
+) -> str:
+    """Histogram and ECDF of (N,) values per run; `natural` is drawn in gray behind them (cos(ref, GT)).
+
+    Args:
+        threshold: at or below it the judge does not accept the face as the person.
+    """
     everything = np.concatenate([*values.values(), *([natural] if natural is not None else [])])
     largest = max(len(run_values) for run_values in values.values())
     num_bins = min(MAX_BINS, math.ceil(2 * math.sqrt(largest)))
@@ -81,6 +87,9 @@ def distribution_svg(label: str, values: Mapping[str, Floats], natural: Floats |
             histogram.hist(run_values, bins=edges, histtype="stepfilled", color=color, alpha=0.12)
             histogram.hist(run_values, bins=edges, histtype="step", color=color, linewidth=1.4)
             ecdf.step(*ecdf_points(run_values), where="post", color=color, linewidth=1.4, label=run)
+        if threshold is not None:
+            histogram.axvline(threshold, color=NATURAL_COLOR, linewidth=1, linestyle=":")
+            ecdf.axvline(threshold, color=NATURAL_COLOR, linewidth=1, linestyle=":", label="threshold at FAR 1e-3")
         histogram.set(xlabel=label, ylabel="images", title="Histogram")
         ecdf.set(xlabel=label, ylabel="share of images at or below", title="Cumulative distribution", ylim=(0, 1.02))
         ecdf.legend(loc="best")

@@ -1,54 +1,28 @@
-"""Judge folders of restored pictures: read, measure in batches, collect what failed.
-
-Shapes: B pictures of one size; H, W pixels; R references; E embedding.
-"""
+"""Judge folders of restored pictures: match, measure on every rank's share, bring together, find the thresholds."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from basicsr.evaluation.instruments import (
-    Instruments,
-    Judge,
-    JudgingOptions,
-    build_instruments,
-    recognizers_of_runs,
-)
-from basicsr.evaluation.pairing import Sources, match
-from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Failure
-from basicsr.utils.cli import progress
-from basicsr.utils.dist_util import default_device
-from basicsr.utils.errors import ImageFileError, UserError
-from basicsr.utils.img_util import img2tensor, imread
+from basicsr.evaluation.calibration import calibrate, calibrate_people, read_calibration_pairs
+from basicsr.evaluation.instruments import Instruments, JudgingOptions, build_instruments, recognizers_of_runs
+from basicsr.evaluation.judges import Embedding, Judge
+from basicsr.evaluation.measure import READING, Measurer, Share, Values
+from basicsr.evaluation.pairing import match
+from basicsr.evaluation.results import Calibration, EvaluationPair, EvaluationResult, Failure, Figure, Unavailable
+from basicsr.evaluation.sources import Sources
+from basicsr.metrics.fid import GaussianStatistics
+from basicsr.utils.dist_util import all_gather_objects, default_device, rank, world_size
+from basicsr.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Loaded = TypeVar("Loaded")
-
-PIXELS_PER_BATCH = 1 << 20  # four pictures of 512x512: LPIPS keeps every feature map of a batch
-MAX_BATCH = 64
-MIN_SIDE = 32  # below it the deepest LPIPS features have no pixel left
-NUM_THREADS = 4
-READ_AHEAD = 32  # pairs
-
-
-@dataclass(frozen=True)
-class LoadedPair:
-    """The pixels of one pair; a run whose picture failed is missing."""
-
-    pair: EvaluationPair
-    gt: Tensor  # (3, H, W) RGB [-1, 1]
-    restored: dict[str, Tensor]  # run -> (3, H, W)
 
 
 def evaluate_folders(
@@ -61,184 +35,188 @@ def evaluate_folders(
     seed: int = 0,
     num_resamples: int = 2000,
 ) -> EvaluationResult:
-    """Judge every run of `sources` on the same ground truths.
+    """Judge every run of `sources` on the same ground truths; under torchrun every rank measures its share.
 
     Args:
         title, note: stand on top of the report.
         seed, num_resamples: of the bootstrap.
     Returns:
-        The result; pictures that could not be judged are in `failures`, the rest is judged.
+        The result, the same on every rank; pictures that could not be judged are in `failures`, the rest is judged.
     Raises:
-        UserError: nothing can be judged (folders, CSV or weights).
+        UserError: nothing can be judged (folders, CSV or weights), or a metric is undefined on this set.
     """
     options = options or JudgingOptions()
     device = device or default_device()
-    instruments = build_instruments(options, recognizers_of_runs(sources.restored.values()))
     matching = match(sources)
-    with_refs = any(pair.refs for pair in matching.pairs)
-    figures = instruments.figures(with_refs)
-    runs = list(sources.restored)
-    values: dict[str, dict[str, dict[str, float]]] = {run: {figure.key: {} for figure in figures} for run in runs}
-    references, failures = embed_references(matching.pairs, instruments.judges, device)
-    failures = matching.failures + failures
-    for batch in batches(load_pairs(matching.pairs, instruments, failures), lambda item: item.gt):
-        measure_batch(batch, instruments, references, device, values)
-    if not any(values[run]["psnr"] for run in runs):
-        first = failures[0] if failures else "no pairs"
-        raise UserError(f"none of the {len(matching.pairs)} pairs could be judged; the first reason: {first}")
-    for failure in failures:
-        logger.warning("not judged: %s", failure)
-    for warning in matching.warnings:
-        logger.warning("%s", warning)
+    pairs, runs = matching.pairs, list(sources.restored)
+    with_masks = any(pair.mask is not None for pair in pairs)
+    guided_by = recognizers_of_runs(sources.restored.values())
+    instruments = build_instruments(options, guided_by, what_there_is(pairs), with_masks, device)
+    measurer = Measurer(instruments, runs, device)
+    share = measurer.run(pairs[rank() :: world_size()])
+    calibrations = calibrate_by_pairs(options.calibration_pairs, measurer) if options.calibration_pairs else None
+    total = merge(all_gather_objects(share))
+    failures = in_order(matching.failures + total.failures, pairs)
+    figures = instruments.figures()
+    if not total.fid_of_run and not any(total.values[run][figure.key] for run in runs for figure in figures):
+        first = failures[0] if failures else "no figure is defined on them"
+        raise UserError(f"none of the {len(pairs)} pairs could be judged; the first reason: {first}")
+    known = calibrations or [calibrate_by_people(judge, total) for judge in instruments.judges]
+    figures = add_misses(figures, total.values, known, instruments)
+    set_figures, set_values = fid_of(instruments, total, runs)
+    for line in [*(f"not judged: {failure}" for failure in failures), *matching.warnings]:
+        logger.warning("%s", line)
     return EvaluationResult(
         title=title,
         note=note,
         runs=runs,
-        pairs=matching.pairs,
+        pairs=pairs,
         figures=figures,
-        values=values,
+        values=total.values,
         unavailable=instruments.unavailable,
         failures=failures,
         warnings=matching.warnings,
         labels=instruments.labels,
         seed=seed,
         num_resamples=num_resamples,
+        set_figures=set_figures,
+        set_values=set_values,
+        calibrations=[found for found in known if isinstance(found, Calibration)],
+        speed=speeds(total),
     )
 
 
-def embed_references(
-    pairs: Iterable[EvaluationPair], judges: list[Judge], device: torch.device
-) -> tuple[dict[tuple[str, Path], Tensor], list[Failure]]:
-    """Embedding (E,) by (judge, file) of every reference, each file read once; and the pairs whose reference failed."""
-    users: dict[Path, list[str]] = {}  # file -> names of the pairs that use it
-    for pair in pairs:
-        for path in {path for refs in pair.refs.values() for path in refs}:
-            users.setdefault(path, []).append(pair.name)
-    embeddings: dict[tuple[str, Path], Tensor] = {}
-    failures: list[Failure] = []
-    if not judges or not users:
-        return embeddings, failures
-
-    def readable() -> Iterator[tuple[Path, Tensor]]:
-        loaded = read_ahead(read_reference, sorted(users))
-        for path, image in progress(loaded, total=len(users), desc="references"):
-            if isinstance(image, Tensor):
-                yield path, image
-            else:
-                failures.extend(Failure(name, None, f"reference: {image}") for name in users[path])
-
-    for batch in batches(readable(), lambda item: item[1]):
-        images = torch.stack([image for _, image in batch]).to(device)  # (B, 3, S, S)
-        for judge in judges:
-            keys = [(judge.name, path) for path, _ in batch]
-            embeddings.update(zip(keys, judge.embed(images).cpu(), strict=True))
-    return embeddings, failures
+def what_there_is(pairs: Sequence[EvaluationPair]) -> frozenset[str]:
+    """Which of gt, ref, lq and gallery some pair has."""
+    present = {
+        "gt": any(pair.gt for pair in pairs),
+        "ref": any(pair.refs for pair in pairs),
+        "lq": any(pair.lq for pair in pairs),
+        "gallery": any(pair.gallery for pair in pairs),
+    }
+    return frozenset(name for name, there in present.items() if there)
 
 
-def read_reference(path: Path) -> Tensor | str:
-    """Square picture as (3, S, S), or the reason why not."""
+def merge(shares: Sequence[Share]) -> Share:
+    """The shares of all ranks as one; seconds are those of the slowest rank, since ranks work side by side."""
+    total = Share({run: {key: {} for key in by_key} for run, by_key in shares[0].values.items()})
+    for share in shares:
+        for run, by_key in share.values.items():
+            for key, found in by_key.items():
+                total.values[run][key].update(found)
+        total.failures += share.failures
+        for judge, photos in share.people.items():
+            total.people.setdefault(judge, []).extend(photos)
+        for run, moments in share.fid_of_run.items():
+            total.fid_of_run.setdefault(run, GaussianStatistics()).merge(moments)
+        total.fid_of_gt.merge(share.fid_of_gt)
+        for label, seconds in share.seconds.items():
+            total.seconds[label] = max(total.seconds.get(label, 0.0), seconds)
+            total.pictures[label] = total.pictures.get(label, 0) + share.pictures[label]
+    return total
+
+
+def in_order(failures: Sequence[Failure], pairs: Sequence[EvaluationPair]) -> list[Failure]:
+    """Failures in the order of the pairs, whatever rank found them."""
+    place = {pair.name: i for i, pair in enumerate(pairs)}
+    return sorted(failures, key=lambda failure: place.get(failure.name, len(place)))
+
+
+def speeds(total: Share) -> dict[str, float]:
+    """Pictures per second by kind of work; and what the threads that read could not hide."""
+    found = {
+        label: total.pictures[label] / seconds
+        for label, seconds in total.seconds.items()
+        if seconds > 0 and label != READING
+    }
+    everything = sum(total.seconds.values())
+    judged = total.pictures.get(READING, 0)
+    if everything > 0 and judged:
+        found["all together"] = judged / everything
+        found["share of the time that waited for files"] = total.seconds.get(READING, 0.0) / everything
+    return found
+
+
+def calibrate_by_people(judge: Judge, total: Share) -> Calibration | str:
+    """The judge's threshold from the people of the set, each photo once."""
+    photos: dict[bytes, tuple[str, np.ndarray]] = {
+        digest: (identity, vector) for identity, digest, vector in total.people.get(judge.name, ())
+    }
+    people: dict[str, list[np.ndarray]] = {}
+    for digest in sorted(photos):  # by content: the same order on any number of ranks
+        identity, vector = photos[digest]
+        people.setdefault(identity, []).append(vector)
+    return calibrate_people(judge.name, people)
+
+
+def calibrate_by_pairs(table: Path, measurer: Measurer) -> list[Calibration | str]:
+    """Thresholds of all judges from the pairs of a CSV.
+
+    Raises:
+        UserError: a picture of it cannot be used, or the pairs are too few.
+    """
+    rows = read_calibration_pairs(table)
+    measurer.embed_files({path for a, b, _ in rows for path in (a, b)})
+    found: list[Calibration | str] = []
+    for judge in measurer.instruments.judges:
+        cosines = []
+        for a, b, _ in rows:
+            one, other = (usable(measurer.store.of_file(judge, path), table) for path in (a, b))
+            cosines.append(float(one @ other))
+        same = np.array([row[2] for row in rows])
+        values = np.array(cosines, np.float32)
+        calibration = calibrate(judge.name, f"{len(rows)} pairs of {table.name}", values[same], values[~same])
+        if isinstance(calibration, str):
+            raise UserError(calibration)
+        found.append(calibration)
+    return found
+
+
+def usable(embedding: Embedding, table: Path) -> Tensor:
+    """The embedding of a picture in a table of pairs; UserError where there is none."""
+    if isinstance(embedding, str):
+        raise UserError(f"{table}: {embedding}")
+    return embedding
+
+
+def add_misses(
+    figures: list[Figure], values: Values, known: Sequence[Calibration | str], instruments: Instruments
+) -> list[Figure]:
+    """A figure that is 1 where the judge would not accept the restored face as the person, for each judge.
+
+    It follows IDS (without ground truth: the gallery IDS). Where there is no threshold, the reason is kept.
+    """
+    with_misses = list(figures)
+    for judge, calibration in zip(instruments.judges, known, strict=True):
+        source = next((f for kind in ("ids", "ids_gallery") for f in figures if f.key == f"{kind}_{judge.key}"), None)
+        if source is None:
+            continue
+        label = "Not recognised at FAR 1e-3"
+        if isinstance(calibration, str):
+            instruments.unavailable.append(Unavailable(f"{label} ({judge.name})", calibration))
+            continue
+        protocol = (
+            f"1 where the cosine is at most {calibration.threshold:.4f}, the judge's own threshold at a false accept "
+            f"rate of {calibration.far:g} ({calibration.source})"
+        )
+        miss = replace(
+            judge.figure("miss", label, "lower", "", "share, [0, 1]"), protocol=f"{protocol}; {source.protocol}"
+        )
+        with_misses.insert(with_misses.index(source) + 1, miss)
+        for by_key in values.values():
+            by_key[miss.key] = {n: float(v <= calibration.threshold) for n, v in by_key[source.key].items()}
+    return with_misses
+
+
+def fid_of(
+    instruments: Instruments, total: Share, runs: Sequence[str]
+) -> tuple[list[Figure], dict[str, dict[str, float]]]:
+    """FID figures and values of all runs."""
+    if instruments.fid is None:
+        return [], {}
+    instruments.fid.of_run, instruments.fid.of_gt = total.fid_of_run, total.fid_of_gt
     try:
-        image = img2tensor(imread(path))
-    except ImageFileError as error:
-        return str(error)
-    return image if image.shape[1] == image.shape[2] else f"{path}: not square, recognisers take FFHQ-framed faces"
-
-
-def load_pairs(pairs: list[EvaluationPair], instruments: Instruments, failures: list[Failure]) -> Iterator[LoadedPair]:
-    """Read all pairs in threads, in order; what fails goes into `failures`."""
-
-    def load(pair: EvaluationPair) -> tuple[LoadedPair | None, list[Failure]]:
-        return load_pair(pair, instruments)
-
-    for _, (loaded, found) in progress(read_ahead(load, pairs), total=len(pairs), desc="judging"):
-        failures.extend(found)
-        if loaded is not None and loaded.restored:
-            yield loaded
-
-
-def load_pair(pair: EvaluationPair, instruments: Instruments) -> tuple[LoadedPair | None, list[Failure]]:
-    """The pixels of a pair, and a failure for every picture that cannot be judged."""
-    try:
-        gt = img2tensor(imread(pair.gt))
-    except ImageFileError as error:
-        return None, [Failure(pair.name, None, f"ground truth: {error}")]
-    height, width = gt.shape[1:]
-    if min(height, width) - 2 * instruments.crop_border < MIN_SIDE:
-        reason = f"ground truth is {width}x{height}; at least {MIN_SIDE} pixels a side are needed inside the border"
-        return None, [Failure(pair.name, None, reason)]
-    if instruments.judges and height != width:
-        reason = f"ground truth is {width}x{height}, not square; recognisers take FFHQ-framed faces"
-        return None, [Failure(pair.name, None, reason)]
-    restored: dict[str, Tensor] = {}
-    failures: list[Failure] = []
-    for run, path in pair.restored.items():
-        try:
-            image = img2tensor(imread(path))
-        except ImageFileError as error:
-            failures.append(Failure(pair.name, run, f"restored: {error}"))
-            continue
-        if image.shape != gt.shape:
-            reason = f"restored is {image.shape[2]}x{image.shape[1]}, ground truth {width}x{height} ({path})"
-            failures.append(Failure(pair.name, run, reason))
-            continue
-        restored[run] = image
-    return LoadedPair(pair, gt, restored), failures
-
-
-def batches(items: Iterable[Item], image_of: Callable[[Item], Tensor]) -> Iterator[list[Item]]:
-    """Lists of items whose image (3, H, W) has one size, in order within a size."""
-    waiting: dict[torch.Size, list[Item]] = {}
-    for item in items:
-        shape = image_of(item).shape
-        same_size = waiting.setdefault(shape, [])
-        same_size.append(item)
-        if len(same_size) >= max(1, min(MAX_BATCH, PIXELS_PER_BATCH // shape[1:].numel())):
-            yield waiting.pop(shape)
-    yield from waiting.values()
-
-
-def measure_batch(
-    batch: list[LoadedPair],
-    instruments: Instruments,
-    references: dict[tuple[str, Path], Tensor],
-    device: torch.device,
-    values: dict[str, dict[str, dict[str, float]]],
-) -> None:
-    """All figures of pairs of one size, written into `values` (run -> figure key -> name)."""
-    gt = torch.stack([item.gt for item in batch]).to(device)  # (B, 3, H, W)
-    gt_embeddings = {judge.name: judge.embed(gt) for judge in instruments.judges}  # (B, E)
-    for run, by_key in values.items():
-        members = [i for i, item in enumerate(batch) if run in item.restored]
-        if not members:
-            continue
-        restored = torch.stack([batch[i].restored[run] for i in members]).to(device)
-        for figure, metric in instruments.metrics:
-            scores = metric.measure(restored, gt[members]).tolist()
-            by_key[figure.key].update(zip([batch[i].pair.name for i in members], scores, strict=True))
-        for judge in instruments.judges:
-            keys = {figure.kind: figure.key for figure in judge.figures(with_refs=True)}
-            embeddings = judge.embed(restored).cpu()
-            for embedding, i in zip(embeddings, members, strict=True):
-                pair = batch[i].pair
-                target = gt_embeddings[judge.name][i].cpu()
-                by_key[keys["ids"]][pair.name] = float(embedding @ target)
-                found = [references.get((judge.name, path)) for path in pair.refs.get(run, ())]
-                refs = [ref for ref in found if ref is not None]
-                if refs:
-                    stacked = torch.stack(refs)  # (R, E)
-                    by_key[keys["ids_ref"]][pair.name] = float((stacked @ embedding).mean())
-                    by_key[keys["cos_ref_gt"]][pair.name] = float((stacked @ target).mean())
-
-
-def read_ahead(load: Callable[[Item], Loaded], items: Iterable[Item]) -> Iterator[tuple[Item, Loaded]]:
-    """`(item, load(item))` in order, read by threads at most READ_AHEAD items in front."""
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        waiting: deque[tuple[Item, Future[Loaded]]] = deque()
-        for item in items:
-            waiting.append((item, pool.submit(load, item)))
-            if len(waiting) > READ_AHEAD:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+        return instruments.fid.figures(), {run: instruments.fid.values(run) for run in runs if run in total.fid_of_run}
+    except UserError as error:  # too few pictures: no reason to lose the other figures
+        instruments.unavailable.append(Unavailable("FID", str(error).removeprefix("FID: ")))
+        return [], {}

@@ -1,34 +1,44 @@
-"""The metrics of an evaluation, with the conditions that stand beside every figure; and who may judge.
+"""The metrics of an evaluation, with the conditions that stand beside every figure; which are legal, and who may judge.
 
-Shapes: B batch; H, W pixels; E embedding.
+Shapes: B batch; H, W pixels.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from basicsr.evaluation.gauges import FaceFigures, FIDGauge, FileGauge, Gauge, LPIPSGauge, MetricGauge
+from basicsr.evaluation.judges import Judge
 from basicsr.evaluation.results import Figure, Unavailable
-from basicsr.metrics.base_metric import Metric, MetricUnavailable
+from basicsr.faces.detect import ScrfdDetector
 from basicsr.metrics.color_metric import ColorDifferenceMetric
-from basicsr.metrics.identity_metric import IdentityMetric
-from basicsr.metrics.lpips_metric import LPIPSMetric
+from basicsr.metrics.fid import FeatureNet, PixelRange, ReferenceStatistics
+from basicsr.metrics.niqe import read_pristine
 from basicsr.metrics.psnr_ssim_metric import PSNRMetric, SSIMMetric
 from basicsr.recognizers import find_recognizer
 from basicsr.utils.errors import UserError
-from basicsr.utils.img_util import quantize
-from basicsr.utils.lpips_net import LPIPSBackbone
+from basicsr.utils.lpips_net import BackboneMissingError, LPIPSBackbone, LPIPSNet
 from basicsr.utils.weights import sha256_of
 
 HASH_SHOWN = 12  # hexadecimal digits of a sha256 in labels
-GENERATED_FACES = "generated faces"  # what the header of a recogniser trained on them says
-GENERATED_LABEL = "generated-face recogniser"
+KNOWN_NETS: dict[str, LPIPSBackbone] = {"alex": "alex", "vgg": "vgg", "squeeze": "squeeze"}
+
+# What each metric needs of a set beside the restored pictures.
+NEEDS: dict[str, frozenset[str]] = {
+    "psnr": frozenset({"gt"}), "ssim": frozenset({"gt"}), "psnr_y": frozenset({"gt"}), "ssim_y": frozenset({"gt"}),
+    "psnr_face": frozenset({"gt"}), "lpips": frozenset({"gt"}), "lpips_face": frozenset({"gt"}),
+    "delta_e": frozenset({"gt"}), "landmarks": frozenset({"gt"}),
+    "ids": frozenset({"gt"}), "ids_ref": frozenset({"ref"}), "ids_lq": frozenset({"lq"}),
+    "ids_gallery": frozenset({"gallery"}), "niqe": frozenset(), "fid": frozenset(),
+}  # fmt: skip
+ASKED_ONLY = ("psnr_y", "ssim_y")  # not part of the default: the same question as psnr and ssim
+WHAT_IS = {"gt": "ground truth", "ref": "references", "lq": "degraded pictures", "gallery": "gallery"}
+EVERYTHING = frozenset(WHAT_IS)
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,12 @@ class JudgingOptions:
         crop_border: pixels that PSNR and SSIM leave out on each side.
         trained_with: recognisers of the training (loss or tokens); a judge must not be among them.
         allow_same_recognizer: judge all the same, and say so on the first line of the report.
+        metrics: names of NEEDS; None: all that the set allows, but for the luma variants.
+        detector: SCRFD file for the landmark distance.
+        niqe_parameters: file with the Gaussian of good photographs.
+        fid_network: TorchScript or ONNX file; `fid_statistics`: .npz files of reference sets; without any, the
+            features of the ground truth are the reference. `fid_side` px and `fid_range`: what the network takes.
+        calibration_pairs: CSV with columns a, b, same for the judges' thresholds; None: the people of the set.
     """
 
     recognizers: Sequence[Path] = ()
@@ -52,67 +68,35 @@ class JudgingOptions:
     crop_border: int = 0
     trained_with: Sequence[Path] = ()
     allow_same_recognizer: bool = False
-
-
-class Judge:
-    """A recogniser that judges identity: one embedding per picture serves all its figures."""
-
-    def __init__(self, path: Path, label: str | None) -> None:
-        self.path = path
-        self.metric = IdentityMetric(str(path))
-        self.name = path.stem
-        kind = GENERATED_LABEL if self.metric.recognizer.facts.get("trained_on") == GENERATED_FACES else None
-        self.kind = label or kind
-        self.sha256 = self.metric.sha256
-
-    @torch.no_grad()
-    def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) RGB [-1, 1], rounded to 8 bit -> (B, E) unit vectors."""
-        self.metric.to(images.device)
-        return self.metric.recognizer(quantize(images)).embedding
-
-    def figures(self, with_refs: bool) -> list[Figure]:
-        """IDS to the ground truth; with references also IDS to them, next to what is natural for the person."""
-        inside = f"{self.name}, {self.kind}" if self.kind else self.name
-        key = re.sub(r"\W+", "_", self.name)
-
-        def figure(kind: str, label: str, better: str, of: str) -> Figure:
-            return Figure(
-                key=f"{kind}_{key}",
-                label=f"{label} ({inside})",
-                better="higher" if better == "higher" else "neither",
-                protocol=f"{of}; {self.metric.protocol}",
-                digits=3,
-                kind="ids" if kind == "ids" else "ids_ref" if kind == "ids_ref" else "cos_ref_gt",
-                judge=self.name,
-                weights_file=self.path.name,
-                weights_sha256=self.sha256,
-            )
-
-        own = [figure("ids", "IDS", "higher", "restored against GT")]
-        if not with_refs:
-            return own
-        return [
-            *own,
-            figure("ids_ref", "IDS to reference", "neither", "restored against its reference, mean over references"),
-            figure("cos_ref_gt", "cos(ref, GT)", "neither", "reference against GT: what is natural for this person"),
-        ]
+    metrics: Sequence[str] | None = None
+    detector: Path | None = None
+    niqe_parameters: Path | None = None
+    fid_network: Path | None = None
+    fid_statistics: Sequence[Path] = ()
+    fid_side: int = 299
+    fid_range: PixelRange = "-1..1"
+    calibration_pairs: Path | None = None
 
 
 @dataclass
 class Instruments:
     """Metrics that can be computed here, and those that cannot."""
 
-    metrics: list[tuple[Figure, Metric]] = field(default_factory=list)
+    gauges: list[Gauge] = field(default_factory=list)  # against the ground truth, in batches
+    file_gauge: FileGauge | None = None  # one picture after the other, by the threads that read
+    fid: FIDGauge | None = None
     judges: list[Judge] = field(default_factory=list)
+    identity_figures: list[tuple[Judge, Figure]] = field(default_factory=list)
     unavailable: list[Unavailable] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     crop_border: int = 0
+    with_masks: bool = False  # every picture comes with a mask of its face
 
-    def figures(self, with_refs: bool) -> list[Figure]:
-        """All figures, in the order of the tables."""
-        figures = [figure for figure, _ in self.metrics]
-        return figures + [figure for judge in self.judges for figure in judge.figures(with_refs)]
+    def figures(self) -> list[Figure]:
+        """All figures of single pictures, in the order of the tables."""
+        figures = [figure for gauge in self.gauges for figure in gauge.figures]
+        figures += self.file_gauge.figures if self.file_gauge else []
+        return figures + [figure for _, figure in self.identity_figures]
 
 
 def recognizers_of_runs(folders: Iterable[Path]) -> dict[str, str]:
@@ -136,72 +120,127 @@ def recognizers_of_runs(folders: Iterable[Path]) -> dict[str, str]:
     return found
 
 
-def build_instruments(options: JudgingOptions, guided_by: Mapping[str, str]) -> Instruments:
+def legal_metrics(asked: Sequence[str] | None, available: frozenset[str]) -> list[str]:
+    """The metrics to compute on a set that has `available` of gt, ref, lq, gallery.
+
+    Raises:
+        UserError: one that was asked for is unknown, or undefined on this set.
+    """
+    legal = [name for name, needs in NEEDS.items() if needs <= available]
+    if asked is None:
+        return [name for name in legal if name not in ASKED_ONLY]
+    for name in asked:
+        if name not in NEEDS:
+            raise UserError(f"metric '{name}': expected some of {', '.join(NEEDS)}")
+        if name not in legal:
+            missing = ", ".join(WHAT_IS[part] for part in sorted(NEEDS[name] - available))
+            raise UserError(
+                f"metric '{name}': needs {missing}, and this set has none: the figure is undefined there. Legal here: "
+                f"{', '.join(legal)}"
+            )
+    return [name for name in NEEDS if name in asked]
+
+
+def build_instruments(
+    options: JudgingOptions,
+    guided_by: Mapping[str, str],
+    available: frozenset[str] = EVERYTHING,
+    with_masks: bool = False,
+    device: torch.device | None = None,
+) -> Instruments:
     """Load what judges.
 
     Args:
         guided_by: sha256 -> file of the recognisers that guided the restorations; none of them may judge.
+        available: which of gt, ref, lq, gallery the set has.
+        with_masks: every picture comes with a mask of its face.
     Raises:
-        UserError: a file that was named is missing or broken, or a judge is a recogniser of the training.
+        UserError: a file that was named is missing or broken, a metric is not legal here, or a judge is a recogniser of
+            the training.
     """
-    instruments = Instruments(crop_border=options.crop_border)
+    device = device or torch.device("cpu")
     if options.crop_border < 0:
         raise UserError(f"crop_border: got {options.crop_border}, expected 0 or more")
-    for metric, key, digits in (
-        (PSNRMetric(options.crop_border), "psnr", 2),
-        (SSIMMetric(options.crop_border), "ssim", 4),
-    ):
-        figure = Figure(key, metric.label, metric.better, metric.protocol, digits, kind="pixel")
-        instruments.metrics.append((figure, metric))
-    add_lpips(instruments, options)
-    color = ColorDifferenceMetric()
-    figure = Figure("delta_e", color.label, color.better, color.protocol, digits=2, kind="color")
-    instruments.metrics.append((figure, color))
-    add_judges(instruments, options, guided_by)
+    names = legal_metrics(options.metrics, available)
+    instruments = Instruments(crop_border=options.crop_border, with_masks=with_masks)
+    border = options.crop_border
+    for name, metric, digits in (
+        ("psnr", PSNRMetric(border), 2), ("ssim", SSIMMetric(border), 4),
+        ("psnr_y", PSNRMetric(border, test_y_channel=True), 2), ("ssim_y", SSIMMetric(border, test_y_channel=True), 4),
+    ):  # fmt: skip
+        if name in names:
+            instruments.gauges.append(MetricGauge(name, metric, digits, "pixel"))
+    if "psnr_face" in names:
+        instruments.gauges.append(FaceFigures(with_masks))
+    add_lpips(instruments, options, names, with_masks, device)
+    if "delta_e" in names:
+        instruments.gauges.append(MetricGauge("delta_e", ColorDifferenceMetric(), 2, "color"))
+    add_file_gauge(instruments, options, names)
+    add_fid(instruments, options, names, available, device)
+    add_judges(instruments, options, names, guided_by, available, device)
     return instruments
 
 
-def add_lpips(instruments: Instruments, options: JudgingOptions) -> None:
+def add_lpips(
+    instruments: Instruments, options: JudgingOptions, names: Sequence[str], with_masks: bool, device: torch.device
+) -> None:
     """One LPIPS per net; a net without its file is unavailable, a file that was named must be there."""
     if options.lpips_backbones and len(options.lpips_backbones) != len(options.lpips_nets):
         raise UserError(
             f"--lpips_backbone: got {len(options.lpips_backbones)} files for {len(options.lpips_nets)} nets "
             f"({', '.join(options.lpips_nets)}); give one per net, or none"
         )
-    for i, net in enumerate(checked_nets(options.lpips_nets)):
+    for name in options.lpips_nets:
+        if name not in KNOWN_NETS:
+            raise UserError(f"--lpips_net {name}: expected {', '.join(KNOWN_NETS)}")
+    if not {"lpips", "lpips_face"} & set(names):
+        return
+    for i, name in enumerate(options.lpips_nets):
         backbone = options.lpips_backbones[i] if options.lpips_backbones else None
         if backbone is not None and not backbone.is_file():
             raise UserError(f"--lpips_backbone {backbone}: no such file")
         try:
-            metric = LPIPSMetric(net, str(backbone) if backbone else None)
-        except MetricUnavailable as error:
-            reason = str(error).removeprefix(f"LPIPS-{net}: ")
-            instruments.unavailable.append(Unavailable(f"LPIPS-{net}", reason))
+            net = LPIPSNet(KNOWN_NETS[name], str(backbone) if backbone else None)
+        except BackboneMissingError as error:
+            reason = str(error).removeprefix(f"LPIPS-{name}: ")
+            instruments.unavailable.append(Unavailable(f"LPIPS-{name}", reason))
             continue
-        figure = Figure(
-            key=f"lpips_{net}",
-            label=metric.label,
-            better=metric.better,
-            protocol=metric.protocol,
-            digits=4,
-            kind="perceptual",
-            weights_file=metric.net.backbone_path.name,
-            weights_sha256=metric.net.backbone_sha256,
-        )
-        instruments.metrics.append((figure, metric))
+        instruments.gauges.append(LPIPSGauge(name, net.to(device), "lpips" in names, "lpips_face" in names, with_masks))
 
 
-def checked_nets(names: Sequence[str]) -> list[LPIPSBackbone]:
-    """The names, if all are known.
+def add_file_gauge(instruments: Instruments, options: JudgingOptions, names: Sequence[str]) -> None:
+    """Landmark distance and NIQE, where their files are given."""
+    detector = pristine = None
+    if "landmarks" in names and options.detector is not None:
+        detector = ScrfdDetector(options.detector, num_threads=1)  # several threads read at once
+    elif "landmarks" in (options.metrics or ()):
+        instruments.unavailable.append(Unavailable("Landmark distance", "needs a face detector: --detector FILE"))
+    if "niqe" in names and options.niqe_parameters is not None:
+        pristine = read_pristine(options.niqe_parameters)
+    elif "niqe" in (options.metrics or ()):
+        reason = "needs the parameters of good photographs, .npz or .mat: --niqe_parameters FILE"
+        instruments.unavailable.append(Unavailable("NIQE", reason))
+    if detector is not None or pristine is not None:
+        instruments.file_gauge = FileGauge(detector, options.detector, pristine, options.niqe_parameters)
 
-    Raises:
-        UserError: one is not.
-    """
-    known: dict[str, LPIPSBackbone] = {"alex": "alex", "vgg": "vgg", "squeeze": "squeeze"}
-    for name in names:
-        if name not in known:
-            raise UserError(f"--lpips_net {name}: expected {', '.join(known)}")
-    return [known[name] for name in names]
+
+def add_fid(
+    instruments: Instruments,
+    options: JudgingOptions,
+    names: Sequence[str],
+    available: frozenset[str],
+    device: torch.device,
+) -> None:
+    """FID, where a feature network is given."""
+    if "fid" not in names or options.fid_network is None:
+        if "fid" in (options.metrics or ()):
+            instruments.unavailable.append(Unavailable("FID", "needs a feature network: --fid_network FILE"))
+        return
+    references = [ReferenceStatistics.read(path) for path in options.fid_statistics]
+    if not references and "gt" not in available:
+        raise UserError("FID: this set has no ground truth, so a reference set is needed: --fid_statistics FILE.npz")
+    net = FeatureNet(options.fid_network, options.fid_side, options.fid_range, device)
+    instruments.fid = FIDGauge(net, options.fid_network.name, references, against_gt="gt" in available)
 
 
 def recognizer_file(name: Path) -> Path:
@@ -216,18 +255,25 @@ def recognizer_file(name: Path) -> Path:
     return path
 
 
-def add_judges(instruments: Instruments, options: JudgingOptions, guided_by: Mapping[str, str]) -> None:
+def add_judges(
+    instruments: Instruments,
+    options: JudgingOptions,
+    names: Sequence[str],
+    guided_by: Mapping[str, str],
+    available: frozenset[str],
+    device: torch.device,
+) -> None:
     """The recognisers, after the check that none of them was trained against."""
+    wanted = available & frozenset(part for name in names if name.startswith("ids") for part in NEEDS[name])
+    if not wanted:
+        return
     if not options.recognizers:
-        instruments.unavailable.append(
-            Unavailable(
-                "IDS", "needs the weights file of a recogniser that was not used in training: --recognizer FILE"
-            )
-        )
+        reason = "needs the weights file of a recogniser that was not used in training: --recognizer FILE"
+        instruments.unavailable.append(Unavailable("IDS", reason))
     named = {sha256_of(recognizer_file(path)): str(path) for path in options.trained_with}
     trained_with = {**guided_by, **named}
     for path in [recognizer_file(path) for path in options.recognizers]:
-        judge = Judge(path, options.recognizer_label)
+        judge = Judge(path, options.recognizer_label, device)
         if any(other.name == judge.name for other in instruments.judges):
             raise UserError(f"--recognizer {path}: two judges have the file name {judge.name}; rename one of them")
         if judge.sha256 in trained_with:
@@ -239,5 +285,6 @@ def add_judges(instruments: Instruments, options: JudgingOptions, guided_by: Map
                 )
             instruments.labels.append(f"IDS ({judge.name}) is judged by the recogniser of the training: not evidence")
         instruments.judges.append(judge)
+        instruments.identity_figures += [(judge, figure) for figure in judge.figures(wanted)]
     kinds = dict.fromkeys(judge.kind for judge in instruments.judges if judge.kind)
     instruments.labels.extend(f"IDS: {kind}" for kind in kinds)

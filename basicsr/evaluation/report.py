@@ -1,80 +1,36 @@
-"""report.html: one file that needs no network, for people to look at. The numbers are those of tables.py.
+"""report.html: one file that needs no network, for people to look at; report.md: the same tables as text.
 
-Shapes: H, W pixels.
+The numbers are those of tables.py.
 """
 
 from __future__ import annotations
 
-import base64
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import jinja2
-import numpy as np
 
+from basicsr.evaluation.analysis import Analysis, analyse
+from basicsr.evaluation.cells import (
+    check_rows,
+    difference_rows,
+    main_table,
+    percentile_cells,
+    slice_tables,
+)
 from basicsr.evaluation.charts import COLORS, NATURAL_COLOR, Curves, curves_svg, distribution_svg
-from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Figure
-from basicsr.evaluation.statistics import PERCENTILES, Summary
+from basicsr.evaluation.comparison import DETECTABLE_ERRORS
+from basicsr.evaluation.gallery import gallery, slice_gallery
+from basicsr.evaluation.relation_charts import scatter_svg, sweep_svg
+from basicsr.evaluation.results import EvaluationResult, Figure
+from basicsr.evaluation.statistics import PERCENTILES
 from basicsr.evaluation.tables import CONFIDENCE, interval_text
-from basicsr.utils.errors import ImageFileError
-from basicsr.utils.img_util import imread
 from basicsr.utils.text_util import write_text
 
-TEMPLATE = "report.html.j2"
-THUMBNAIL_SIDE = 192  # px; smaller pictures are kept as they are
-LOSSLESS_SIDE = 128  # px; up to it thumbnails are PNG: JPEG would blur what is judged
-THUMBNAIL_QUALITY = 90
-ROWS_PER_GROUP = 4
+TEMPLATE, TEXT_TEMPLATE = "report.html.j2", "report.md.j2"
 FAILURES_SHOWN = 50
-ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure of one run, ready to print."""
-
-    mean: str
-    interval: str
-    is_best: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the main table."""
-
-    label: str
-    arrow: str
-    n: int
-    cells: list[Cell]
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """One picture of the gallery; `source` is a data URI, empty when the picture cannot be shown."""
-
-    source: str
-    caption: str
-    title: str
-
-
-@dataclass(frozen=True)
-class GalleryRow:
-    """One face: LQ, reference, every run, GT."""
-
-    name: str
-    thumbnails: list[Thumbnail]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Worst, median and best pictures by one figure of one run."""
-
-    order: str
-    columns: list[str]
-    groups: list[tuple[str, list[GalleryRow]]]
 
 
 @dataclass(frozen=True)
@@ -86,79 +42,73 @@ class Distribution:
     rows: list[tuple[str, str, list[str]]]  # run, colour, percentiles then mean
 
 
-def write_report(result: EvaluationResult, folder: Path, curves: Mapping[str, Curves] | None = None) -> Path:
-    """Write report.html into `folder`.
+def write_report(
+    result: EvaluationResult,
+    folder: Path,
+    curves: Mapping[str, Curves] | None = None,
+    analysis: Analysis | None = None,
+) -> Path:
+    """Write report.html and report.md into `folder`; returns the path of the first.
 
     Args:
         curves: what `read_curves` found, by the name of the training run.
+        analysis: slices, comparison and checks; None: the defaults of `analyse`.
     Raises:
         UserError: the folder cannot be written.
     """
-    environment = jinja2.Environment(
+    contents = report_contents(result, curves or {}, analysis or analyse(result))
+    write_text(folder / "report.md", environment(escaped=False).get_template(TEXT_TEMPLATE).render(contents))
+    path = folder / "report.html"
+    write_text(path, environment(escaped=True).get_template(TEMPLATE).render(contents))
+    return path
+
+
+def environment(escaped: bool) -> jinja2.Environment:
+    """The templates beside this file."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=escaped,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    drawn = {name: curves_svg(name, losses) for name, losses in (curves or {}).items()}
-    html = environment.get_template(TEMPLATE).render(
-        result=result,
-        num_judged=max((row.n for row in main_table(result)), default=0),
-        num_identities=len({pair.identity for pair in result.pairs} - {None}),
-        rows=main_table(result),
-        interval=interval_text(result),
-        level=f"{CONFIDENCE:.0%}",
-        distributions=distributions(result),
-        percentiles=[f"p{p}" for p in PERCENTILES],
-        gallery=gallery(result),
-        curves=drawn,
-        failures_shown=FAILURES_SHOWN,
-    )
-    path = folder / "report.html"
-    write_text(path, html)
-    return path
 
 
-def main_table(result: EvaluationResult) -> list[Row]:
-    """A row per figure, a cell per run."""
-    rows = []
-    for figure in result.figures:
-        summaries = [result.summaries.get((run, figure.key)) for run in result.runs]
-        known = [summary for summary in summaries if summary is not None]
-        if len(known) < len(result.runs):
-            continue  # no picture has this figure in every run; the failures say why
-        best = result.best_run(figure)
-        cells = [
-            Cell(decimal(summary.mean, figure.digits), interval_of(summary, figure.digits), run == best)
-            for run, summary in zip(result.runs, known, strict=True)
-        ]
-        rows.append(Row(figure.label, ARROWS[figure.better], known[0].n, cells))
-    return rows
-
-
-def decimal(value: float, digits: int) -> str:
-    """A number as tables print it, with a real minus sign."""
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def interval_of(summary: Summary, digits: int) -> str:
-    """`[low, high]`, or nothing where the interval is undefined."""
-    if summary.ci_low is None or summary.ci_high is None:
-        return ""
-    return f"[{decimal(summary.ci_low, digits)}, {decimal(summary.ci_high, digits)}]"
+def report_contents(result: EvaluationResult, curves: Mapping[str, Curves], analysis: Analysis) -> dict[str, Any]:
+    """What the templates print."""
+    rows = main_table(result)
+    return {
+        "result": result,
+        "analysis": analysis,
+        "num_judged": max((row.n for row in rows), default=0),
+        "num_identities": len({pair.identity for pair in result.pairs} - {None}),
+        "rows": rows,
+        "interval": interval_text(result),
+        "level": f"{CONFIDENCE:.0%}",
+        "distributions": distributions(result),
+        "percentiles": [f"p{p}" for p in PERCENTILES],
+        "differences": difference_rows(analysis),
+        "checks": check_rows(analysis),
+        "detectable_errors": f"{DETECTABLE_ERRORS:.2f}",
+        "slices": slice_tables(result, analysis),
+        "scatters": scatters(result),
+        "sweeps": sweeps(result, analysis),
+        "gallery": gallery(result),
+        "slice_gallery": slice_gallery(result, analysis.slices) if len(result.runs) > 1 else None,
+        "curves": {name: curves_svg(name, losses) for name, losses in curves.items()},
+        "failures_shown": FAILURES_SHOWN,
+    }
 
 
 def distributions(result: EvaluationResult) -> list[Distribution]:
     """Chart and percentiles of every judge's IDS, with cos(ref, GT) beside it."""
     found = []
-    for figure in result.figures_of_kind("ids"):
+    for figure in [*result.figures_of_kind("ids"), *result.figures_of_kind("ids_gallery")]:
         if not result.common_names(figure.key):
             continue
         values = {run: result.values_of(run, figure.key) for run in result.runs}
-        natural = next((f for f in result.figures_of_kind("cos_ref_gt") if f.judge == figure.judge), None)
+        natural_kind = "cos_ref_gt" if figure.kind == "ids" else "cos_ref_gallery"
+        natural = next((f for f in result.figures_of_kind(natural_kind) if f.judge == figure.judge), None)
         if natural is not None and not result.common_names(natural.key):
             natural = None
         first = result.runs[0]
@@ -170,7 +120,9 @@ def distributions(result: EvaluationResult) -> list[Distribution]:
         if natural is not None:
             cells = percentile_cells(result.summaries[first, natural.key], natural.digits)
             rows.append((natural_label(result, natural), NATURAL_COLOR, cells))
-        found.append(Distribution(figure.label, distribution_svg(figure.label, values, background), rows))
+        threshold = next((c.threshold for c in result.calibrations if c.judge == figure.judge), None)
+        svg = distribution_svg(figure.label, values, background, threshold)
+        found.append(Distribution(figure.label, svg, rows))
     return found
 
 
@@ -179,86 +131,39 @@ def natural_label(result: EvaluationResult, natural: Figure) -> str:
     first, *others = result.runs
     values = result.values[first][natural.key]
     same = all(result.values[run][natural.key] == values for run in others)
-    return "cos(ref, GT)" if same else f"cos(ref, GT), references of {first}"
+    name = natural.label.split(" (")[0] if natural.kind != "cos_ref_gt" else "cos(ref, GT)"
+    return name if same else f"{name}, references of {first}"
 
 
-def percentile_cells(summary: Summary, digits: int) -> list[str]:
-    """Percentiles, mean and deviation, as text."""
-    spread = "" if summary.sd is None else decimal(summary.sd, digits)
-    return [*(decimal(summary.percentiles[p], digits) for p in PERCENTILES), decimal(summary.mean, digits), spread]
+def scatters(result: EvaluationResult) -> list[tuple[str, str]]:
+    """Label and chart, identity after restoration against before, for each judge."""
+    drawn = []
+    for before_kind, after_kind in (("cos_lq_gt", "ids"), ("cos_lq_gallery", "ids_gallery")):
+        for after in result.figures_of_kind(after_kind):
+            before = next((f for f in result.figures_of_kind(before_kind) if f.judge == after.judge), None)
+            if before is None:
+                continue
+            points = {}
+            for run in result.runs:
+                x, y = result.values[run][before.key], result.values[run][after.key]
+                points[run] = ([x[name] for name in x if name in y], [y[name] for name in x if name in y])
+            if any(x for x, _ in points.values()):
+                drawn.append((after.label, scatter_svg(after.label, before.label, points)))
+    return drawn
 
 
-def ranking_figure(result: EvaluationResult) -> Figure | None:
-    """What pictures are sorted by: identity if it was judged, else perceptual distance, else PSNR."""
-    for kind in ("ids", "perceptual", "pixel"):
-        for figure in result.figures_of_kind(kind):
-            if result.common_names(figure.key):
-                return figure
-    return None
-
-
-def gallery(result: EvaluationResult) -> Gallery | None:
-    """Worst, median and best pictures of the run with the best mean; all of them when there are few."""
-    figure = ranking_figure(result)
-    if figure is None:
-        return None
-    run = result.best_run(figure) or result.runs[0]
-    names = sorted(result.common_names(figure.key), key=lambda name: result.values[run][figure.key][name])
-    if figure.better == "lower":
-        names.reverse()  # worst first
-    pairs = {pair.name: pair for pair in result.pairs}
-    if len(names) <= 3 * ROWS_PER_GROUP:
-        chosen: list[tuple[str, Sequence[str]]] = [("From worst to best", names)]
-    else:
-        middle = (len(names) - ROWS_PER_GROUP) // 2
-        chosen = [
-            ("Worst", names[:ROWS_PER_GROUP]),
-            ("Median", names[middle : middle + ROWS_PER_GROUP]),
-            ("Best", names[-ROWS_PER_GROUP:]),
-        ]
-    shown = [pairs[name] for _, group in chosen for name in group]
-    with_lq, with_ref = any(pair.lq for pair in shown), any(pair.refs for pair in shown)
-    columns = ["LQ"] * with_lq + ["Reference"] * with_ref + [*result.runs, "GT"]
-    groups = [
-        (title, [gallery_row(result, figure, pairs[name], with_lq, with_ref) for name in group])
-        for title, group in chosen
-    ]
-    return Gallery(f"{figure.label} of run {run}", columns, groups)
-
-
-def gallery_row(
-    result: EvaluationResult, figure: Figure, pair: EvaluationPair, with_lq: bool, with_ref: bool
-) -> GalleryRow:
-    """The pictures of one face, each run with its value below."""
-    thumbnails = []
-    if with_lq:
-        thumbnails.append(thumbnail(pair.lq, "", "LQ"))
-    if with_ref:
-        refs = next(iter(pair.refs.values()), ())
-        more = f"+ {len(refs) - 1} more" if len(refs) > 1 else ""
-        thumbnails.append(thumbnail(refs[0] if refs else None, more, "reference"))
-    for run in result.runs:
-        caption = decimal(result.values[run][figure.key][pair.name], figure.digits)
-        thumbnails.append(thumbnail(pair.restored.get(run), caption, run))
-    thumbnails.append(thumbnail(pair.gt, "", "ground truth"))
-    return GalleryRow(f"{pair.name} · {pair.identity}" if pair.identity else pair.name, thumbnails)
-
-
-def thumbnail(path: Path | None, caption: str, title: str) -> Thumbnail:
-    """The picture as a data URI; an empty one where it cannot be read."""
-    if path is None:
-        return Thumbnail("", caption, f"{title}: none")
-    try:
-        image = imread(path)
-    except ImageFileError as error:
-        return Thumbnail("", caption, str(error))
-    side = max(image.shape[:2])
-    if side > THUMBNAIL_SIDE:
-        scale = THUMBNAIL_SIDE / side
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    lossless = max(image.shape[:2]) <= LOSSLESS_SIDE
-    suffix, kind = (".png", "png") if lossless else (".jpg", "jpeg")
-    _, encoded = cv2.imencode(suffix, image, [] if lossless else [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY])
-    data = base64.b64encode(encoded.tobytes()).decode("ascii")
-    return Thumbnail(f"data:image/{kind};base64,{data}", caption, f"{title}: {path.name}")
+def sweeps(result: EvaluationResult, analysis: Analysis) -> list[str]:
+    """A chart of the means against w, a panel per figure that ranks runs."""
+    if not analysis.sweep:
+        return []
+    figures = [figure for figure in result.figures if figure.better != "neither"]
+    panels: list[tuple[Figure, dict[str, list[tuple[float, float]]]]] = []
+    for figure in figures:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for point in analysis.sweep:
+            if (point.run, figure.key) in result.summaries:
+                mean = result.summaries[point.run, figure.key].mean
+                lines.setdefault(point.family, []).append((point.w, mean))
+        if lines:
+            panels.append((figure, lines))
+    return [sweep_svg([(figure.label, lines) for figure, lines in panels])] if panels else []

@@ -5,7 +5,7 @@ Shapes: N images that every run has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +16,29 @@ import numpy as np
 from basicsr.evaluation.statistics import Floats, Ints, Summary, cluster_numbers, summarize_columns
 from basicsr.utils.seed import rng_for
 
+PROTOCOL = "idcf-eval/1"  # docs/evaluation.md; a new number whenever a value would change for the same files
+
+Kind = Literal[
+    "pixel", "color", "perceptual", "landmarks", "quality", "set",
+    "ids", "ids_ref", "cos_ref_gt", "ids_lq", "cos_lq_gt", "ids_gallery", "cos_lq_gallery", "cos_ref_gallery",
+    "degrees", "miss",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class EvaluationPair:
     """One ground truth and the pictures that belong to it."""
 
-    name: str  # path of the ground truth below its folder, without suffix
-    gt: Path
+    name: str  # path of the ground truth (in a set without: of the LQ) below its folder, without suffix
+    gt: Path | None  # None: the set has no ground truth
     restored: dict[str, Path]  # by run; a run that lacks the picture is not in it
     refs: dict[str, tuple[Path, ...]]  # by run: the references that the run was given, or the ones it is compared with
     lq: Path | None
     identity: str | None
+    gallery: tuple[Path, ...] = ()  # photos of the same person that no run was given
+    mask: Path | None = None  # of the face
+    shared_refs: tuple[Path, ...] = ()  # references that hold for all runs: photos of the same person
+    attributes: Mapping[str, str] = field(default_factory=dict)  # yaw, eyeglasses, degradation, ...: for slices
 
 
 @dataclass(frozen=True)
@@ -50,10 +62,11 @@ class Figure:
     better: Literal["higher", "lower", "neither"]
     protocol: str
     digits: int  # after the point, in the report
-    kind: Literal["pixel", "color", "perceptual", "ids", "ids_ref", "cos_ref_gt"]
-    judge: str = ""  # file stem of the recogniser; the three identity figures of one judge share it
+    kind: Kind
+    judge: str = ""  # file stem of the recogniser; the identity figures of one judge share it
     weights_file: str | None = None
     weights_sha256: str | None = None
+    value_range: str = ""  # with the unit
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,23 @@ class Unavailable:
 
     label: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a judge's cosines mean: those of one person and of two, and the threshold between them."""
+
+    judge: str
+    source: str  # which pairs
+    num_genuine: int
+    num_impostor: int
+    genuine_mean: float
+    genuine_sd: float
+    impostor_mean: float
+    impostor_sd: float
+    far: float
+    threshold: float  # accepted: a cosine above it
+    tar: float  # share of the genuine pairs above it
 
 
 @dataclass(frozen=True)
@@ -80,6 +110,11 @@ class EvaluationResult:
     labels: list[str] = field(default_factory=list)  # first line of the report: what must not be overlooked
     seed: int = 0
     num_resamples: int = 2000
+    set_figures: list[Figure] = field(default_factory=list)  # figures of a whole set, such as FID
+    set_values: dict[str, dict[str, float]] = field(default_factory=dict)  # run -> figure key -> value
+    calibrations: list[Calibration] = field(default_factory=list)
+    speed: dict[str, float] = field(default_factory=dict)  # images per second, by what was computed
+    protocol: str = PROTOCOL
 
     def common_names(self, key: str) -> list[str]:
         """Pairs for which every run has the figure, in order: runs are compared on the same images or not at all."""

@@ -43,13 +43,13 @@ def summarize_columns(
 ) -> list[Summary]:
     """`summarize` of each column of (N, K) values, all with the same draws."""
     num_clusters = int(clusters.max()) + 1
-    finite = np.isfinite(values).all(axis=0)  # (K,)
+    finite = np.asarray(np.isfinite(values).all(axis=0))  # (K,)
     bounds = np.full((2, values.shape[1]), np.nan)
     if num_clusters > 1 and finite.any():
         means = bootstrap_columns(values[:, finite], clusters, rng, num_resamples)
         bounds[:, finite] = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     summaries = []
-    for column, is_finite, (low, high) in zip(values.T, finite, bounds.T, strict=True):
+    for column, is_finite, (low, high) in zip(values.T, finite.tolist(), bounds.T, strict=True):
         # "lower" picks a measured value: interpolation next to an infinite PSNR would give NaN
         percentiles = np.percentile(column, PERCENTILES, method="linear" if is_finite else "lower")
         summaries.append(

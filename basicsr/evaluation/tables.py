@@ -7,23 +7,28 @@ import io
 import json
 import math
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from basicsr.evaluation.analysis import Analysis
+from basicsr.evaluation.comparison import Difference
 from basicsr.evaluation.results import EvaluationResult, Failure
+from basicsr.evaluation.runs import METRICS, PER_IMAGE, SLICE_PREFIX
 from basicsr.utils.text_util import write_text
 
 CONFIDENCE = 0.95
 
 
-def write_tables(result: EvaluationResult, folder: Path) -> tuple[Path, Path]:
+def write_tables(result: EvaluationResult, folder: Path, analysis: Analysis | None = None) -> tuple[Path, Path]:
     """Write per_image.csv and metrics.json into `folder`; returns their paths."""
-    per_image, metrics = folder / "per_image.csv", folder / "metrics.json"
+    per_image, metrics = folder / PER_IMAGE, folder / METRICS
     write_text(per_image, per_image_csv(result))
-    write_text(metrics, json.dumps(metrics_dict(result), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    contents = metrics_dict(result) | (analysis_dict(analysis) if analysis else {})
+    write_text(metrics, json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return per_image, metrics
 
 
@@ -32,7 +37,8 @@ def per_image_csv(result: EvaluationResult) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     keys = [figure.key for figure in result.figures]
-    writer.writerow(["name", "identity", "run", *keys, "failure"])
+    attributes = list(dict.fromkeys(key for pair in result.pairs for key in pair.attributes))
+    writer.writerow(["name", "identity", "run", *keys, "failure", *(SLICE_PREFIX + key for key in attributes)])
     failures: dict[str, list[Failure]] = {}
     for failure in result.failures:
         failures.setdefault(failure.name, []).append(failure)
@@ -47,12 +53,15 @@ def per_image_csv(result: EvaluationResult) -> str:
                     run,
                     *("" if c is None else repr(c) for c in cells),
                     "; ".join(reasons),
+                    *(pair.attributes.get(key, "") for key in attributes),
                 ]
             )
     listed = {pair.name for pair in result.pairs}
     for failure in result.failures:
         if failure.name not in listed:
-            writer.writerow([failure.name, "", failure.run or "", *("" for _ in keys), failure.reason])
+            writer.writerow(
+                [failure.name, "", failure.run or "", *("" for _ in keys), failure.reason, *("" for _ in attributes)]
+            )
     return buffer.getvalue()
 
 
@@ -70,6 +79,10 @@ def metrics_dict(result: EvaluationResult) -> dict[str, Any]:
                     "key": figure.key,
                     "label": figure.label,
                     "better": figure.better,
+                    "value_range": figure.value_range,
+                    "kind": figure.kind,
+                    "judge": figure.judge,
+                    "digits": figure.digits,
                     "n": summary.n,
                     "mean": number(summary.mean),
                     "sd": number(summary.sd),
@@ -81,17 +94,77 @@ def metrics_dict(result: EvaluationResult) -> dict[str, Any]:
                 }
             )
     return {
+        "protocol": result.protocol,
         "title": result.title,
         "note": result.note,
         "labels": result.labels,
         "runs": result.runs,
         "num_pairs": len(result.pairs),
         "figures": entries,
+        "sets": set_entries(result),
+        "calibrations": [asdict(calibration) for calibration in result.calibrations],
+        "speed_images_per_second": {label: round(value, 3) for label, value in result.speed.items()},
         "unavailable": [{"label": item.label, "reason": item.reason} for item in result.unavailable],
         "failures": [{"name": item.name, "run": item.run, "reason": item.reason} for item in result.failures],
         "warnings": result.warnings,
         "interval": interval_text(result),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }
+
+
+def set_entries(result: EvaluationResult) -> list[dict[str, Any]]:
+    """Figures of a whole set, such as FID, one entry per run."""
+    return [
+        {"run": run, "value": number(values[figure.key]), **asdict(figure)}
+        for run, values in result.set_values.items()
+        for figure in result.set_figures
+    ]
+
+
+def analysis_dict(analysis: Analysis) -> dict[str, Any]:
+    """Slices, comparison, checks."""
+    return {
+        "baseline": analysis.baseline,
+        "comparison": [difference_entry(difference) for difference in analysis.differences],
+        "checks": [
+            {"question": check.question, "answer": check.answer, **difference_entry(check.difference)}
+            for check in analysis.checks
+        ],
+        "slices": [
+            {
+                "column": one.column,
+                "value": row.value,
+                "num_people": row.num_people,
+                "figures": [
+                    {
+                        "run": run, "key": key, "n": summary.n, "mean": number(summary.mean),
+                        "ci95": [number(summary.ci_low), number(summary.ci_high)],
+                    }
+                    for (run, key), summary in row.summaries.items()
+                ],
+            }
+            for one in analysis.slices
+            for row in one.rows
+        ],
+    }  # fmt: skip
+
+
+def difference_entry(difference: Difference) -> dict[str, Any]:
+    """One difference of a family."""
+    contrast = difference.contrast
+    return {
+        "run": contrast.run,
+        "key": contrast.key,
+        "minus_run": contrast.minus_run,
+        "minus_key": contrast.minus_key,
+        "n": difference.n,
+        "num_people": difference.num_people,
+        "mean": number(difference.mean),
+        "ci95": [number(difference.ci_low), number(difference.ci_high)],
+        "p": difference.p,
+        "p_holm": difference.p_holm,
+        "detectable_at_80_percent_power": difference.detectable,
+        "verdict": difference.verdict,
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from basicsr.metrics.base_metric import Metric, MetricUnavailable
-from basicsr.recognizers import find_recognizer, load_recognizer
+from basicsr.recognizers import Recognizer, find_recognizer, load_recognizer
 from basicsr.utils.registry import METRIC_REGISTRY
 
 CROPS = {  # what the recogniser sees of a face, by its template
@@ -33,6 +33,7 @@ class IdentityMetric(Metric):
     """
 
     better = "higher"
+    value_range = "[-1, 1]"
 
     def __init__(self, recognizer: str) -> None:
         super().__init__()
@@ -44,14 +45,18 @@ class IdentityMetric(Metric):
         # what a recogniser learned on generated faces says nothing about real ones: the label must tell
         source = ", generated-face recogniser" if self.recognizer.facts.get("trained_on") == "generated faces" else ""
         self.label = f"IDS ({path.stem}{source})"
-        spec = self.recognizer.spec
-        crop = CROPS[spec.template]
-        self.protocol = (
-            f"cosine of {spec.layout} embeddings, recogniser sha256 {self.sha256}, FFHQ framing, {crop}, antialiased "
-            "bicubic"
-        )
+        self.protocol = identity_protocol(self.recognizer)
 
     def score(self, restored: Tensor, gt: Tensor) -> Tensor:
         """(B,) cosines of (B, 3, S, S) RGB [-1, 1] faces."""
         self.recognizer.to(restored.device)
         return (self.recognizer(restored).embedding * self.recognizer(gt).embedding).sum(1)  # (B, E) -> (B,)
+
+
+def identity_protocol(recognizer: Recognizer) -> str:
+    """The conditions of a cosine as one line."""
+    spec = recognizer.spec
+    return (
+        f"cosine of {spec.layout} embeddings, recogniser sha256 {spec.sha256}, FFHQ framing, {CROPS[spec.template]}, "
+        "antialiased bicubic"
+    )

@@ -27,6 +27,7 @@ class LPIPSMetric(Metric):
     """
 
     better = "lower"
+    value_range = "[0, about 1]"
 
     def __init__(self, net: Literal["alex", "vgg", "squeeze"] = "alex", backbone: str | None = None) -> None:
         super().__init__()
@@ -35,10 +36,16 @@ class LPIPSMetric(Metric):
         except BackboneMissingError as error:
             raise MetricUnavailable(str(error)) from error
         self.label = f"LPIPS-{net}"
-        self.protocol = "whole image, RGB [-1, 1], 8 bit, LPIPS v0.1 linear layers, float32"
+        self.protocol = lpips_protocol(self.net)
 
     def score(self, restored: Tensor, gt: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B,) distances, 0 is equal."""
         self.net.to(restored.device)
         with torch.autocast(restored.device.type, enabled=False):
             return self.net(restored, gt)
+
+
+def lpips_protocol(net: LPIPSNet) -> str:
+    """The conditions of a figure as one line."""
+    rounded = ", float16 backbone, not comparable with papers" if net.has_float16_weights else ""
+    return f"whole image, RGB [-1, 1], 8 bit, LPIPS v0.1 linear layers, float32{rounded}"

@@ -64,7 +64,7 @@ def read_pristine(path: Path) -> PristineModel:
         raise UserError(f"{path}: cannot be read as NIQE parameters ({error})") from error
     for mean_key, cov_key in FILE_KEYS:
         if mean_key in entries and cov_key in entries:
-            mean, cov = np.float64(entries[mean_key]).ravel(), np.float64(entries[cov_key])
+            mean, cov = np.asarray(entries[mean_key], np.float64).ravel(), np.asarray(entries[cov_key], np.float64)
             if mean.shape == (NUM_FEATURES,) and cov.shape == (NUM_FEATURES, NUM_FEATURES):
                 return PristineModel(mean, cov, sha256_of(path))
     raise UserError(f"{path}: holds {', '.join(entries)}; expected mu (36) and cov (36, 36) of good photographs")

@@ -5,6 +5,7 @@ Shapes: B batch; H, W input; E embedding.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.recognizers.adapter import Recognizer, load_recognizer
+from basicsr.recognizers.weights_file import find_recognizer
 from basicsr.utils.errors import WeightsError
+
+logger = logging.getLogger(__name__)
 
 
 def open_session(path: str | Path, num_threads: int = 0) -> Any:
@@ -48,6 +52,7 @@ class RuntimeNet(nn.Module):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
+        self.path = path
         self.session = open_session(path)
         self.input_name = self.session.get_inputs()[0].name
         size = self.session.get_inputs()[0].shape[0]
@@ -62,9 +67,23 @@ class RuntimeNet(nn.Module):
             part = images[start : start + step]
             missing = step - len(part)
             padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.float32)]) if missing else part
-            parts.append(self.session.run(None, {self.input_name: padded})[0][: len(part)])
+            parts.append(self._run(padded)[: len(part)])
         embedding = torch.from_numpy(np.concatenate(parts)).to(x.device)
         return embedding.flatten(1), x.new_zeros(len(x), 0, 0, 0)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        """One batch.
+
+        Raises:
+            WeightsError: the graph cannot be run.
+        """
+        from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+
+        try:
+            return np.asarray(self.session.run(None, {self.input_name: images})[0])
+        except (runtime_errors.Fail, runtime_errors.InvalidArgument, runtime_errors.RuntimeException) as error:
+            reason = str(error).splitlines()[0]
+            raise WeightsError(f"{self.path}: ONNX Runtime cannot run this graph ({reason}).") from error
 
 
 def load_for_judging(path: str | Path, device: torch.device) -> Recognizer:
@@ -73,7 +92,14 @@ def load_for_judging(path: str | Path, device: torch.device) -> Recognizer:
     Raises:
         WeightsError: as `load_recognizer`.
     """
+    file = find_recognizer(path)
     recognizer = load_recognizer(path)
-    if Path(path).suffix == ".onnx" and device.type == "cpu":
-        recognizer.net = RuntimeNet(path)
+    if file is not None and file.suffix == ".onnx" and device.type == "cpu":
+        try:
+            net = RuntimeNet(file)
+            net(torch.zeros(1, 3, *recognizer.spec.input_size))
+        except WeightsError as error:  # graphs that bend the standard run in torch alone
+            logger.info("%s: is run by torch (%s)", file, error)
+        else:
+            recognizer.net = net
     return recognizer.to(device)

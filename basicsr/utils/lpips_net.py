@@ -48,6 +48,7 @@ class LPIPSNet(nn.Module):
         backbone: weights file, torchvision's key names; None looks for the known file name (see `find_backbone`).
     Attributes:
         backbone_path, backbone_sha256: the file in use.
+        has_float16_weights: it was rounded to half precision.
     Raises:
         BackboneMissingError: no such file.
         WeightsError: the file cannot be read or is of another network.
@@ -62,7 +63,9 @@ class LPIPSNet(nn.Module):
         self.backbone_path = find_backbone(net, backbone)
         self.backbone_sha256 = sha256_of(self.backbone_path)
         model = random_lpips(net)
-        load_backbone(model.net, load_state(self.backbone_path), net, str(self.backbone_path))
+        state = load_state(self.backbone_path)
+        load_backbone(model.net, state, net, str(self.backbone_path))
+        self.has_float16_weights = is_float16(state)
         self.scaling_layer = model.scaling_layer
         self.net = model.net
         self.lins = model.lins
@@ -98,7 +101,9 @@ class LPIPSNet(nn.Module):
             if mask is None:
                 distance = distance + layer.mean(dim=(1, 2, 3))  # (B, 1, h_k, w_k) -> (B,)
             else:
-                weights = F.adaptive_avg_pool2d(mask, layer.shape[-2:])  # (B, 1, H, W) -> (B, 1, h_k, w_k)
+                weights = F.adaptive_avg_pool2d(
+                    mask, (layer.shape[-2], layer.shape[-1])
+                )  # (B, 1, H, W) -> (B, 1, h_k, w_k)
                 distance = distance + (layer * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3))
         return distance
 
@@ -111,6 +116,12 @@ def unit_length(features: Tensor) -> Tensor:
     """
     norm = features.square().sum(dim=1, keepdim=True).clamp_min(MIN_NORM_SQUARED).sqrt()  # (B, 1, h_k, w_k)
     return features / (norm + UNIT_EPS)
+
+
+def is_float16(state: Mapping[str, Tensor]) -> bool:
+    """Whether all kernels are halves, or were before they were widened: then figures differ from those of papers."""
+    weights = [tensor for tensor in state.values() if tensor.is_floating_point() and tensor.ndim > 1]
+    return bool(weights) and all(torch.equal(tensor.half().to(tensor.dtype), tensor) for tensor in weights)
 
 
 def find_backbone(net: str, backbone: str | Path | None = None) -> Path:

@@ -1,0 +1,82 @@
+"""What is made of an evaluation's values: slices, comparison with a baseline, checks, and the sweep of w."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from basicsr.evaluation.checks import Check, check_runs, roles_from_names
+from basicsr.evaluation.comparison import COMPARED_KINDS, NUM_RESAMPLES, Difference, compare_runs
+from basicsr.evaluation.results import EvaluationResult
+from basicsr.evaluation.runs import runs_of
+from basicsr.evaluation.slices import Slice, make_slices
+from basicsr.utils.errors import UserError
+
+W_IN_NAME = re.compile(r"^(?P<family>.+?)[ _@,]+w ?=? ?(?P<w>\d*\.?\d+)$")  # "D w=0.5", "D_w0.5"
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One run of a family that differs in the fidelity weight."""
+
+    family: str
+    w: float
+    run: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything beside the means of the runs."""
+
+    slices: list[Slice] = field(default_factory=list)
+    baseline: str | None = None
+    differences: list[Difference] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    sweep: list[SweepPoint] = field(default_factory=list)
+
+
+def analyse(
+    result: EvaluationResult,
+    *,
+    baseline: str | None = None,
+    compared: Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    slices: Sequence[str] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Analysis:
+    """Slices, differences to the baseline, checks.
+
+    Args:
+        baseline: run that the others are compared with; None: the first one.
+        compared: keys of the figures that make up the family of comparisons; None: all that rank runs.
+        roles: run by role, see checks.ROLES; None: by the names of the runs.
+        slices: attributes; None: all that sort pictures into groups.
+    Raises:
+        UserError: a run, a figure, a role or an attribute that is not there.
+    """
+    runs = runs_of(result)
+    found: list[Difference] = []
+    chosen = result.runs[0] if baseline is None else baseline
+    if chosen not in result.runs:
+        raise UserError(f"baseline '{chosen}': expected one of {', '.join(result.runs)}")
+    ranked = any(f.kind in COMPARED_KINDS and result.common_names(f.key) for f in result.figures)
+    if len(runs) > 1 and (ranked or compared is not None):
+        found = compare_runs(runs, chosen, compared, seed=result.seed, num_resamples=num_resamples)
+    known = roles_from_names(result.runs) if roles is None else dict(roles)
+    return Analysis(
+        slices=make_slices(result, slices),
+        baseline=chosen if found else None,
+        differences=found,
+        checks=check_runs(runs, known, seed=result.seed, num_resamples=num_resamples),
+        sweep=sweep_points(result.runs),
+    )
+
+
+def sweep_points(runs: Sequence[str]) -> list[SweepPoint]:
+    """Runs whose names end in `w=<number>`, where at least two share the rest of the name."""
+    matches = [(run, W_IN_NAME.match(run)) for run in runs]
+    points = [SweepPoint(found["family"], float(found["w"]), run) for run, found in matches if found is not None]
+    families = [point.family for point in points]
+    kept = [point for point in points if families.count(point.family) > 1]
+    return sorted(kept, key=lambda point: (families.index(point.family), point.w))

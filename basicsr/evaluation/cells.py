@@ -1,0 +1,159 @@
+"""Numbers as tables print them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from basicsr.evaluation.analysis import Analysis
+from basicsr.evaluation.comparison import Difference
+from basicsr.evaluation.results import EvaluationResult
+from basicsr.evaluation.statistics import PERCENTILES, Summary
+
+ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
+SLICE_KINDS_SHOWN = ("ids", "ids_gallery", "miss")
+SMALLEST_P = 1e-3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one run, ready to print."""
+
+    mean: str
+    interval: str
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the main table."""
+
+    label: str
+    arrow: str
+    n: int
+    cells: list[Cell]
+
+
+def main_table(result: EvaluationResult) -> list[Row]:
+    """A row per figure, a cell per run."""
+    rows = []
+    for figure in result.figures:
+        summaries = [result.summaries.get((run, figure.key)) for run in result.runs]
+        known = [summary for summary in summaries if summary is not None]
+        if len(known) < len(result.runs):
+            continue  # no picture has this figure in every run; the failures say why
+        best = result.best_run(figure)
+        cells = [
+            Cell(decimal(summary.mean, figure.digits), interval_of(summary, figure.digits), run == best)
+            for run, summary in zip(result.runs, known, strict=True)
+        ]
+        rows.append(Row(figure.label, ARROWS[figure.better], known[0].n, cells))
+    return rows + set_rows(result)
+
+
+def set_rows(result: EvaluationResult) -> list[Row]:
+    """Figures of a whole set: no interval, since they are no means over pictures."""
+    rows = []
+    for figure in result.set_figures:
+        found = [result.set_values.get(run, {}).get(figure.key) for run in result.runs]
+        values = [value for value in found if value is not None]
+        if len(values) == len(result.runs):
+            cells = [Cell(decimal(v, figure.digits), "", len(values) > 1 and v == min(values)) for v in values]
+            rows.append(Row(figure.label, ARROWS[figure.better], len(result.pairs), cells))
+    return rows
+
+
+def decimal(value: float, digits: int) -> str:
+    """A number as tables print it, with a real minus sign."""
+    if math.isnan(value):
+        return "undefined"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def interval_of(summary: Summary, digits: int) -> str:
+    """`[low, high]`, or nothing where the interval is undefined."""
+    if summary.ci_low is None or summary.ci_high is None:
+        return ""
+    return f"[{decimal(summary.ci_low, digits)}, {decimal(summary.ci_high, digits)}]"
+
+
+def percentile_cells(summary: Summary, digits: int) -> list[str]:
+    """Percentiles, mean and deviation, as text."""
+    spread = "" if summary.sd is None else decimal(summary.sd, digits)
+    return [*(decimal(summary.percentiles[p], digits) for p in PERCENTILES), decimal(summary.mean, digits), spread]
+
+
+@dataclass(frozen=True)
+class DifferenceRow:
+    """A difference, ready to print."""
+
+    title: str
+    figure: str
+    mean: str
+    interval: str
+    p: str
+    detectable: str
+    verdict: str
+    n: str
+
+
+def difference_row(difference: Difference, title: str, verdict: str) -> DifferenceRow:
+    """One row of the comparison or of the checks."""
+    digits = difference.contrast.figure.digits
+    bounds = (difference.ci_low, difference.ci_high)
+    interval = "" if None in bounds else f"[{', '.join(signed(b, digits) for b in bounds if b is not None)}]"
+    p = difference.p_holm
+    return DifferenceRow(
+        title=title,
+        figure=difference.contrast.figure.label,
+        mean=signed(difference.mean, digits),
+        interval=interval,
+        p="" if p is None else f"< {SMALLEST_P:g}" if p < SMALLEST_P else f"{p:.3f}",
+        detectable="" if difference.detectable is None else decimal(difference.detectable, digits),
+        verdict=verdict,
+        n=f"{difference.n} / {difference.num_people}",
+    )
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign."""
+    return ("+" if value > 0 else "") + decimal(value, digits)
+
+
+def difference_rows(analysis: Analysis) -> list[DifferenceRow]:
+    """The comparison with the baseline."""
+    return [difference_row(d, d.contrast.title, d.verdict) for d in analysis.differences]
+
+
+def check_rows(analysis: Analysis) -> list[DifferenceRow]:
+    """The checks."""
+    return [difference_row(check.difference, check.question, check.answer) for check in analysis.checks]
+
+
+@dataclass(frozen=True)
+class SliceTable:
+    """One figure by the values of one column: (value, n, people, a cell per run)."""
+
+    column: str
+    label: str
+    rows: list[tuple[str, int, int, list[Cell]]]
+
+
+def slice_tables(result: EvaluationResult, analysis: Analysis) -> list[SliceTable]:
+    """Identity figures by slice; where no judge took part, the other figures of the slices."""
+    identity = [figure for figure in result.figures if figure.kind in SLICE_KINDS_SHOWN]
+    tables = []
+    for one in analysis.slices:
+        for figure in identity or result.figures:
+            rows = []
+            for row in one.rows:
+                found = [row.summaries.get((run, figure.key)) for run in result.runs]
+                known = [summary for summary in found if summary is not None]
+                if len(known) == len(result.runs):
+                    cells = [Cell(decimal(s.mean, figure.digits), interval_of(s, figure.digits), False) for s in known]
+                    rows.append((row.value, known[0].n, row.num_people, cells))
+            if rows:
+                tables.append(SliceTable(one.column, f"{figure.label} {ARROWS[figure.better]}", rows))
+    return tables
