@@ -12,6 +12,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,7 +115,7 @@ def restore(plan: EvaluationPlan, entry: SetPlan, run: RunPlan, w: float, out: P
     return code == 0
 
 
-def was_restored(out: Path, done: dict[str, object]) -> bool:
+def was_restored(out: Path, done: Mapping[str, object]) -> bool:
     """Whether `out` holds the complete results of this very command."""
     try:
         earlier = json.loads((out / COMMAND_FILE).read_text(encoding="utf-8"))

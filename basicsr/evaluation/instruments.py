@@ -206,6 +206,8 @@ def add_lpips(
             reason = str(error).removeprefix(f"LPIPS-{name}: ")
             instruments.unavailable.append(Unavailable(f"LPIPS-{name}", reason))
             continue
+        if net.has_float16_weights:
+            instruments.labels.append(f"LPIPS-{name}: float16 backbone, not comparable with papers")
         instruments.gauges.append(LPIPSGauge(name, net.to(device), "lpips" in names, "lpips_face" in names, with_masks))
 
 

@@ -176,5 +176,6 @@ def missing_file(plan: EvaluationPlan) -> str | None:
                 return f"sets.{name}.{key}: {file} does not exist. docs/evaluation.md says how the set is made"
     for name, run in plan.runs.items():
         if run.weights is not None and not Path(run.weights).is_file():
-            return f"runs.{name}.weights: {run.weights} does not exist. Train it, or name another: --force_yml runs:{name}:weights=FILE"
+            way_out = f"Train it, or name another: --force_yml runs:{name}:weights=FILE"
+            return f"runs.{name}.weights: {run.weights} does not exist. {way_out}"
     return None
