@@ -105,7 +105,8 @@ def main(argv: list[str] | None = None) -> int:
     if not num_written:
         raise UserError(f"{args.index}: none of {total} photos of split '{args.split}' has a usable reference.")
     for file, entries in rows.items():
-        write_rows(args.out / file, entries)
+        if entries:  # photos as they are have no ground truth, so no perfect reference
+            write_rows(args.out / file, entries)
     logger.info("%d samples of %d people in %s", num_written, len({r["identity"] for r in rows["pairs.csv"]}), args.out)
     if num_written < total:
         logger.warning("%d of %d samples left out: no usable reference, or wrong reference", total - num_written, total)
