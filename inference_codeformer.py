@@ -1,190 +1,230 @@
-"""Restore degraded faces, guided by reference photos of the person.
+"""Restore the faces of photos, guided by reference photos of the person.
 
-    python inference_codeformer.py -i old.png --ref mum_1.jpg mum_2.jpg --has_aligned -w 0.5 -o results/mum
+    python inference_codeformer.py -i old.jpg --ref mum_1.jpg mum_2.jpg --detector scrfd_2.5g_bnkps.onnx -o results/mum
+    python inference_codeformer.py -i album --ref_dir family --detector scrfd_2.5g_bnkps.onnx --recursive --resume
+    python inference_codeformer.py -i crop.png --ref mum_crop.png --has_aligned -w 0.5
 
-Flags that upstream's tool has keep their names and meaning.
-Results: OUT/restored_faces/<stem>.png and OUT/results.json. Inputs of the same name in several folders keep their
-folders: OUT/restored_faces/a/001.png. A second run into OUT adds to results.json.
+Flags that upstream's tool has keep their names and meaning. Results of photos: OUT/final_results/<stem>.png,
+OUT/cropped_faces/<stem>_<NN>.png and OUT/restored_faces/<stem>_<NN>.png; of aligned crops:
+OUT/restored_faces/<stem>.png. OUT/results.json says what was used for each face. Inputs of the same name in several
+folders keep their folders. A second run into OUT adds to results.json. Exit code: 0 all restored, 1 some pictures or
+faces failed, 2 nothing was restored.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import logging
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 sys.path[0] = str(ROOT)
 sys.path.insert(1, str(ROOT / "scripts"))
 import _root  # noqa: F401  a foreign basicsr is named and refused
 
+from basicsr.faces import FaceDetector, load_detector
+from basicsr.faces.parsing import FaceParser
 from basicsr.inference import (
     FaceRestorer,
     Job,
-    References,
     Request,
     ResultsFile,
-    check_knobs,
-    check_square,
+    choose_device,
     find_jobs,
     read_pairs,
     read_results,
 )
-from basicsr.utils.cli import progress, run_main
-from basicsr.utils.errors import ImageFileError, UserError
-from basicsr.utils.img_util import Image, imread, imwrite, list_images
+from basicsr.inference.arguments import NAMED_UPSAMPLERS, PARSING, check_arguments, make_parser
+from basicsr.inference.gallery import Gallery, people_of, read_gallery
+from basicsr.inference.photo import Painter
+from basicsr.inference.pipeline import Run, RunSettings
+from basicsr.inference.references import ReferenceReader
+from basicsr.inference.upsampler import Upsampler
+from basicsr.utils.cli import run_main
+from basicsr.utils.errors import UserError, WeightsError
+from basicsr.utils.img_util import list_images
 from basicsr.utils.text_util import make_folder
+from basicsr.utils.weights import sha256_of
 
 logger = logging.getLogger("inference_codeformer")
 
-
-class LoadedJob(NamedTuple):
-    """A job whose pictures could all be read."""
-
-    job: Job
-    photo: Image
-    refs: References
-
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-i", "--input_path", type=Path, help="picture or folder of pictures")
-    parser.add_argument(
-        "--ref", type=Path, nargs="+", default=[], help="reference photos of the person, for all inputs"
-    )
-    parser.add_argument(
-        "--pairs", type=Path, help="CSV with columns lq,ref[,restored] instead of -i/--ref: a reference for each input"
-    )
-    parser.add_argument("-o", "--output_path", type=Path, help="default: results/<input name>_<w>")
-    parser.add_argument("-w", "--fidelity_weight", type=float, default=0.5, help="0 quality .. 1 fidelity to the input")
-    parser.add_argument("--w_id", type=float, default=1.0, help="strength of the identity styling, 0 is off")
-    parser.add_argument(
-        "--id_scale", type=float, default=1.0, help="guidance by the identity: 0 blind, 1 plain, 2 strong"
-    )
-    parser.add_argument("--mode", choices=["ref", "self", "none"], help="default: ref with references, else self")
-    parser.add_argument("--has_aligned", action="store_true", help="inputs and references are aligned face crops")
-    parser.add_argument(
-        "--adain", action=argparse.BooleanOptionalAction, help="default: on for CodeFormer weights only"
-    )
-    parser.add_argument("--weights", type=Path, default=Path("weights/CodeFormer/codeformer.pth"))
-    parser.add_argument("--recognizer", type=Path, help="recogniser file, if not where the weights say")
-    parser.add_argument("--self_encoder", type=Path, help="E_LQ file for the mode self, if not where the weights say")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--suffix", help="_SUFFIX is added to the names of the results")
-    return parser.parse_args(argv)
+REFERENCES_KEPT = 64  # decoded reference photos that are kept
+# flags that change no result, or are said otherwise in a fingerprint
+NOT_IN_FINGERPRINT = (
+    "input_path", "output_path", "pairs", "ref", "device", "recursive", "resume", "dry_run", "batch_size", "threads",
+    "weights", "gallery_cache", "doubtful", "suffix", "ext",
+)  # fmt: skip
 
 
 def find_requests(args: argparse.Namespace) -> list[Request]:
     """What to restore, with which references."""
     if args.pairs is not None:
         return read_pairs(args.pairs, needs_refs=args.mode == "ref")
-    inputs = list_images(args.input_path, recursive=False) if args.input_path.is_dir() else [args.input_path]
+    inputs = list_images(args.input_path, args.recursive) if args.input_path.is_dir() else [args.input_path]
     return [Request(path, tuple(args.ref)) for path in inputs]
 
 
-def read_aligned(path: Path) -> Image:
-    """A picture that is square, as aligned crops are."""
-    image = imread(path)
-    check_square(image, str(path))
-    return image
-
-
-def load_jobs(
-    jobs: Sequence[Job],
-    restorer: FaceRestorer,
-    mode: str | None,
-    photos_of: Mapping[tuple[Path, ...], Sequence[Image]],
-    results: ResultsFile,
-) -> Iterator[LoadedJob]:
-    """Read pictures; a broken one is named in `results` and the rest goes on. The networks see the references of
-    neighbouring jobs once where they are the same; those in `photos_of` are there already."""
-    encodes = restorer.takes_identity and mode in (None, "ref")
-    last_paths: tuple[Path, ...] = ()
-    refs: References = ()
-    for job in jobs:
-        try:
-            if job.refs != last_paths:
-                photos = photos_of.get(job.refs) or [read_aligned(path) for path in job.refs]
-                refs, last_paths = restorer.encode_references(photos) if encodes and photos else photos, job.refs
-            yield LoadedJob(job, read_aligned(job.path), refs)
-        except ImageFileError as error:
-            logger.error("%s", error)
-            results.fail(job, error)
-
-
-def restore_all(
-    restorer: FaceRestorer,
-    jobs: Sequence[Job],
-    args: argparse.Namespace,
-    photos_of: Mapping[tuple[Path, ...], Sequence[Image]],
-    results: ResultsFile,
-) -> None:
-    """Restore in batches. However the run ends, `results` is on disk and speaks of every picture that is."""
-    knobs = {"w": args.fidelity_weight, "w_id": args.w_id, "id_scale": args.id_scale, "adain": args.adain}
-    loaded = load_jobs(jobs, restorer, args.mode, photos_of, results)
+def load_detectors(args: argparse.Namespace) -> tuple[FaceDetector | None, FaceDetector | None]:
+    """What finds the faces of photos, and of references; None for aligned crops."""
+    if args.has_aligned and args.detector is None:
+        return None, None
     try:
-        with progress(total=len(jobs), desc="restore") as bar:
-            while batch := [item for _, item in zip(range(args.batch_size), loaded, strict=False)]:
-                start = time.perf_counter()
-                photos, refs = [b.photo for b in batch], [b.refs for b in batch]
-                faces = restorer.restore_batch(photos, refs, mode=args.mode, **knobs)
-                seconds = (time.perf_counter() - start) / len(batch)
-                for item, face in zip(batch, faces, strict=True):
-                    imwrite(item.job.output, face.image)
-                    results.add(item.job, face, seconds)
-                results.write_when_due()
-                bar.update(len(batch))
-        results.finish()
-    finally:
-        results.write()
-
-
-def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse what cannot work before anything is loaded."""
-    if (args.input_path is None) == (args.pairs is None):
-        raise UserError("give either -i FILE|FOLDER or --pairs CSV.")
-    if args.pairs is not None and args.ref:
-        raise UserError("--ref beside --pairs: the references of --pairs stand in its column ref. Leave one out.")
-    if args.input_path is not None and not args.input_path.exists():
-        raise UserError(f"-i {args.input_path}: no such file or folder.")
-    if not args.has_aligned:
-        raise UserError(
-            "only aligned face crops are restored so far: crop and align the faces to the FFHQ template, "
-            "then pass --has_aligned."
+        detector = load_detector(
+            args.detector or args.detection_model,
+            score_threshold=args.detection_threshold,
+            nms_threshold=args.nms_threshold,
+            max_side=args.detect_size,
+            num_threads=1,  # the threads that read ahead are the parallelism
+            weights_folder=ROOT / "weights",
         )
-    if args.mode == "ref" and args.pairs is None and not args.ref:
-        raise UserError("--mode ref: needs reference photos. Name them with --ref, or use --mode self.")
-    if args.batch_size < 1:
-        raise UserError(f"--batch_size is {args.batch_size}, expected at least 1.")
-    check_knobs(args.fidelity_weight, args.w_id, args.id_scale)
+    except WeightsError as error:
+        raise WeightsError(f"{error} Aligned face crops need no detector: --has_aligned.") from error
+    return None if args.has_aligned else detector, detector
+
+
+def make_painter(args: argparse.Namespace, device: str) -> Painter:
+    """How faces get back into their photo."""
+    parsing = args.parsing or (PARSING if PARSING.is_file() else None)
+    parser = None if args.has_aligned or parsing is None else FaceParser(parsing, device)
+    if not args.has_aligned:
+        logger.info("faces are pasted by %s", parsing or f"a soft oval ({PARSING} is not there)")
+    upsampler = None
+    if args.bg_upsampler is not None:
+        path = NAMED_UPSAMPLERS.get(args.bg_upsampler, Path(args.bg_upsampler))
+        upsampler = Upsampler(path, device, args.bg_tile)
+    return Painter(
+        upscale=args.upscale,
+        parser=parser,
+        upsampler=upsampler,
+        face_upsampler=upsampler if args.face_upsample else None,
+        draw_box=args.draw_box,
+        keep_gray=args.keep_gray,
+    )
+
+
+def make_gallery(
+    args: argparse.Namespace, restorer: FaceRestorer, reader: ReferenceReader, output: Path
+) -> Gallery | None:
+    """The people of --ref_dir."""
+    if args.ref_dir is None:
+        return None
+    if restorer.recognizer_file is None:
+        raise UserError(f"--ref_dir: {args.weights} takes no identity, so it has no recogniser to tell people apart.")
+    detector = [args.detector, args.detection_model, args.detection_threshold, args.detect_size, args.has_aligned]
+    key = json.dumps([restorer.recognizer_file.sha256, *map(str, detector)])
+    cache = args.gallery_cache or output / "gallery_embeddings.safetensors"
+    return read_gallery(
+        args.ref_dir,
+        lru_cache(REFERENCES_KEPT)(reader.read),
+        lambda faces: restorer.embed(faces).cpu().numpy(),
+        key=key,
+        cache=cache,
+        threshold=args.match_threshold,
+        margin=args.match_margin,
+    )
+
+
+def fingerprints(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[Path, str]:
+    """Of each result what decides it: weights, flags, and the files that go in, by size and time of change."""
+    flags = {name: str(value) for name, value in vars(args).items() if name not in NOT_IN_FINGERPRINT}
+    if not args.weights.is_file():
+        raise WeightsError(f"{args.weights}: no such weights file.")
+    people = people_of(args.ref_dir) if args.ref_dir is not None else {}
+    gallery = [stamp(path) for files in people.values() for path in files]
+    common: list[Any] = [sha256_of(args.weights), flags, gallery]
+
+    def digest(job: Job) -> str:
+        text = json.dumps([*common, *(stamp(path) for path in (job.path, *job.refs))])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    return {job.output: digest(job) for job in jobs}
+
+
+def stamp(path: Path) -> tuple[str, int, int]:
+    """Name, size and time of change of a file; zeros where it cannot be read, which is said when its turn comes."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), facts.st_size, facts.st_mtime_ns
+
+
+def left_to_do(
+    args: argparse.Namespace, jobs: Sequence[Job], results: ResultsFile, settings: dict[Path, str]
+) -> list[Job]:
+    """The jobs that --resume does not leave out."""
+    todo = [job for job in jobs if not (args.resume and results.is_done(job, settings[job.output]))]
+    if args.resume:
+        logger.info("%d of %d inputs were done by an earlier run", len(jobs) - len(todo), len(jobs))
+    return todo
+
+
+def say_what_would_be_done(jobs: Sequence[Job]) -> int:
+    """For --dry_run. Exit code 0."""
+    for job in jobs:
+        logger.info("%s -> %s (%d references)", job.path, job.output, len(job.refs))
+    logger.info("%d inputs to restore; nothing was done (--dry_run)", len(jobs))
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0; 1 when some pictures could not be read; 2 when none was restored."""
-    args = parse_arguments(argv)
+    args = make_parser(__doc__).parse_args(argv)
     check_arguments(args)
     source = args.pairs or args.input_path
     output = args.output_path or Path("results") / f"{source.stem}_{args.fidelity_weight}"
-    jobs = find_jobs(find_requests(args), output / "restored_faces", args.suffix)
+    folder = output / ("restored_faces" if args.has_aligned else "final_results")
+    jobs = find_jobs(find_requests(args), folder, args.suffix, args.ext)
+    photo_detector, ref_detector = load_detectors(args)
+    reader = ReferenceReader(ref_detector)
+    read_ref = lru_cache(REFERENCES_KEPT)(reader.read)
     # references for all inputs: without one of them there is nothing to do, so they are read before the networks
-    photos_of = {tuple(args.ref): [read_aligned(path) for path in args.ref]}
-    earlier = read_results(output / "results.json")
+    for path in args.ref:
+        read_ref(path)
+    results = ResultsFile(output / "results.json", read_results(output / "results.json"))
+    settings = fingerprints(args, jobs)
+    todo = left_to_do(args, jobs, results, settings)
+    if args.dry_run:
+        return say_what_would_be_done(todo)
     restorer = FaceRestorer(args.weights, args.recognizer, args.device, self_encoder=args.self_encoder)
-    make_folder(output / "restored_faces")
+    results.describe_restorer(restorer)
+    painter = make_painter(args, str(choose_device(args.device)))
+    make_folder(folder)
     if not restorer.takes_identity and any(job.refs for job in jobs):
         logger.warning("%s takes no identity: references have no effect.", args.weights)
-    results = ResultsFile(output / "results.json", earlier, restorer)
-    restore_all(restorer, jobs, args, photos_of, results)
+    run = RunSettings(
+        folder=output,
+        mode=args.mode,
+        knobs={"w": args.fidelity_weight, "w_id": args.w_id, "id_scale": args.id_scale, "adain": args.adain},
+        read_ref=read_ref,
+        painter=painter,
+        detector=photo_detector,
+        gallery=make_gallery(args, restorer, reader, output),
+        only_center_face=args.only_center_face,
+        batch_size=args.batch_size,
+        quality=args.quality,
+        threads=args.threads,
+        doubtful=args.doubtful,
+        fingerprints=settings,
+    )
+    Run(restorer, run, results).restore(todo)
+    return summary(results, len(todo), len(jobs), folder)
+
+
+def summary(results: ResultsFile, num_todo: int, num_jobs: int, folder: Path) -> int:
+    """What came of the run, in a line or two. Returns the exit code."""
     if results.num_by_other_weights:
         logger.warning("%s: %d faces of earlier runs are by other weights", results.path, results.num_by_other_weights)
-    logger.info("restored %d of %d faces into %s", results.num_restored, len(jobs), output / "restored_faces")
-    if not results.num_restored:
+    logger.info(
+        "restored %d faces of %d inputs into %s; %d failed", results.num_restored, num_todo, folder, results.num_failed
+    )
+    if not results.num_restored and num_todo == num_jobs:
         return 2
     return 1 if results.num_failed else 0
 

@@ -31,6 +31,7 @@ from basicsr.engine.trainer import Trainer
 from basicsr.models.stage_builder import build_stage
 from basicsr.utils.cli import run_main
 from basicsr.utils.dist_util import barrier, close_distributed, default_device, init_distributed, is_main
+from basicsr.utils.launch import adopt_launcher, was_restarted
 from basicsr.utils.logger import hold_log, log_to_file, versions, writes_below
 from basicsr.utils.seed import seed_everything
 
@@ -47,12 +48,14 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(answer)
         return 0
     options = options_from_args(args)
+    training, _ = options.training()
+    adopt_launcher(args.launcher, args.local_rank)
     device = default_device()
-    init_distributed(device, options.training()[0].timeout)
+    init_distributed(device, training.timeout, training.backend)
     try:
         if args.fast_forward:
             return fast_forward(options, device)
-        return train(options, device, args.auto_resume)
+        return train(options, device, args.auto_resume or was_restarted())
     finally:
         close_distributed()
 

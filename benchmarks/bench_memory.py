@@ -146,14 +146,15 @@ def peak_resident() -> int:
 
 def in_a_process(size: int, stage_number: int, batch: int, device: str) -> dict[str, Any]:
     """`measure` in a process of its own; NaN where it did not fit into memory."""
-    arm = [str(size), str(stage_number), str(batch)]
-    command = [sys.executable, __file__, "--device", device, "--one", *arm]
+    arm = (size, stage_number, batch)
+    command = [sys.executable, __file__, "--device", device, "--one", *map(str, arm)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        logger.warning("%s px, stage %d, batch %d: not measured: %s", size, stage_number, batch, reason)
+        logger.warning("%s px, stage %d, batch %d: not measured: %s", *arm, reason)
         return {"peak_gib": math.nan, "iteration": "not measured"}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    logger.info("%s px, stage %d, batch %d: %.2f GiB (%s)", *arm, result["peak_gib"], result["iteration"])
     return result
 
 
@@ -167,14 +168,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args(argv)
     if args.one is not None:
-        print(json.dumps(measure(*args.one, torch.device(args.device))))
+        size, stage, batch = args.one
+        print(json.dumps(measure(size, stage, batch, torch.device(args.device))))
         return 0
     few, many = args.batches
     if not 1 <= few < many:
         raise OptionError(f"--batches: found {few} {many}, expected two numbers from 1, the smaller first")
     sizes = args.sizes or ([512] if args.device == "cuda" else [64, 128])
     arms = [(size, stage, batch) for size in sizes for stage in (1, 2, 3) for batch in (few, many)]
-    found = {arm: in_a_process(*arm, args.device) for arm in progress(arms, desc="memory")}
+    found = {(s, n, b): in_a_process(s, n, b, args.device) for s, n, b in progress(arms, desc="memory")}
     print(f"| px | stage | batch {few}, GiB | batch {many}, GiB | each sample more, MiB |\n|---|---|---|---|---|")
     for size, stage, _ in arms[::2]:
         low, high = (found[size, stage, number]["peak_gib"] for number in (few, many))

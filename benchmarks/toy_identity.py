@@ -20,24 +20,18 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import _root
 import numpy as np
-import torch
 from _steps import Step, all_restored, run_step
 from numpy.typing import NDArray
 
-import basicsr.archs  # noqa: F401  fills the registry of networks
-from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.evaluation.statistics import bootstrap_means, cluster_numbers
-from basicsr.utils.cli import progress, run_main
-from basicsr.utils.img_util import img2tensor, imread, imwrite, list_images, tensor2img
-from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.cli import run_main
 from basicsr.utils.seed import rng_for
-from basicsr.utils.weights import load_file, load_into, load_state
 
 logger = logging.getLogger("toy_identity")
 
@@ -122,20 +116,11 @@ def evaluation_step(out: Path, seed: int, runs: dict[str, Path]) -> Step:
     return Step(f"report, seed {seed}", command, out / f"report_{seed}" / "per_image.csv")
 
 
-@torch.inference_mode()
-def restore_ceiling(out: Path) -> Path:
-    """Ground truths through the VQGAN: what no code prediction at w = 0 can surpass."""
-    folder, weights = out / "results_ceiling", _root.ROOT / weights_of(out, "stage1")
-    pictures = list_images(_root.ROOT / out / "test_set" / "gt")
-    missing = [path for path in pictures if not (_root.ROOT / folder / path.name).exists()]
-    if missing:
-        net = cast(VQAutoEncoder, ARCH_REGISTRY.build(load_file(weights)["network_g"]))
-        load_into(net, load_state(weights))
-        net.eval()
-        for path in progress(missing, desc="ceiling"):
-            restored = net(img2tensor(imread(path))[None]).restored[0]
-            imwrite(_root.ROOT / folder / path.name, tensor2img(restored))
-    return folder
+def ceiling_step(out: Path, folder: Path) -> Step:
+    """Ground truths through the VQGAN: what no code prediction at w = 0 can surpass. It goes on by itself."""
+    command = ["scripts/reconstruct.py", "--weights", str(weights_of(out, "stage1"))]
+    command += ["--input", str(out / "test_set" / "gt"), "--out", str(folder)]
+    return Step("ceiling", command, folder, lambda _: False)
 
 
 def ids_by_run(out: Path, seed: int) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
@@ -199,7 +184,8 @@ def main(argv: list[str] | None = None) -> int:
     for step in data_steps(args.out):
         run_step(step)
     run_step(training_step(args.out, "stage1.yml", "stage1", 0, f"datasets:train:source={args.out}/faces/index.csv"))
-    ceiling = restore_ceiling(args.out)
+    ceiling = args.out / "results_ceiling"
+    run_step(ceiling_step(args.out, ceiling))
     for seed in range(args.seeds):
         for step in seed_steps(args.out, seed, args.iterations):
             run_step(step)

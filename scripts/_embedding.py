@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import _root  # noqa: F401
+import torch
 
-from basicsr.recognizers import EmbeddedFiles, embed_files, load_recognizer
+from basicsr.recognizers import EmbeddedFiles, embed_files
 from basicsr.recognizers.embedding_store import FRAMINGS
+from basicsr.recognizers.runtime_net import load_for_judging
 from basicsr.utils.dist_util import default_device
 from basicsr.utils.errors import OptionError
 
@@ -27,13 +29,14 @@ def add_embedding_arguments(parser: argparse.ArgumentParser, required: bool = Tr
 
 def embed_photos(paths: Sequence[Path], args: argparse.Namespace, desc: str = "embed") -> EmbeddedFiles:
     """The embeddings of these files, by the options of `add_embedding_arguments`."""
+    device = torch.device(args.device) if args.device else default_device()
     return embed_files(
         paths,
-        load_recognizer(args.recognizer),
+        load_for_judging(args.recognizer, device),
         framing=FRAMINGS[args.framing],
         cache=args.cache,
         batch_size=args.batch_size,
-        device=args.device or default_device(),
+        device=device,
         threads=args.threads,
         desc=desc,
     )

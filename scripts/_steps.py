@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +35,12 @@ class Step(NamedTuple):
     is_done: Callable[[Path], bool] = Path.exists
 
 
-def run_step(step: Step) -> None:
-    """Run one step in the repository root; its own progress goes to the terminal.
+def run_step(step: Step, environment: Mapping[str, str] | None = None, log: Path | None = None) -> None:
+    """Run one step in the repository root.
 
+    Args:
+        environment: variables beside those of this process.
+        log: file for its output; None: its own progress goes to the terminal.
     Raises:
         UserError: it failed.
     """
@@ -47,9 +51,19 @@ def run_step(step: Step) -> None:
     start = time.perf_counter()
     # OpenMP threads that wait spin for a moment only: for long, and they take the cores from whatever else runs there;
     # not at all, and a training of small networks is a third slower
-    environment = {"GOMP_SPINCOUNT": "1000", **os.environ}
+    variables = {"GOMP_SPINCOUNT": "1000", **os.environ, **(environment or {})}
     command = [sys.executable, *step.command]
-    code = subprocess.run(command, cwd=_root.ROOT, env=environment, check=False).returncode
+    with contextlib.ExitStack() as stack:
+        output = None if log is None else stack.enter_context(log.open("w", encoding="utf-8"))
+        code = subprocess.run(
+            command,
+            cwd=_root.ROOT,
+            env=variables,
+            check=False,
+            stdout=output,
+            stderr=subprocess.STDOUT if log else None,
+        ).returncode
     if code != 0:
-        raise UserError(f"the step '{step.title}' ended with code {code}; its reason stands above.")
+        where = "above" if log is None else f"in {log}"
+        raise UserError(f"the step '{step.title}' ended with code {code}; its reason stands {where}.")
     logger.info("== %s: %.0f s", step.title, time.perf_counter() - start)

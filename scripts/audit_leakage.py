@@ -31,7 +31,7 @@ from _embedding import add_embedding_arguments, check_numbers, embed_photos
 
 from basicsr.data.label_flaws import Limits, label_flaws
 from basicsr.data.leakage import Leak, face_leaks, file_leaks, identity_leaks, photo_leaks, summary, without_leaks
-from basicsr.data.photo_hash import HashedFiles, hash_files
+from basicsr.data.photo_hash import NUM_BITS, SAME_PHOTO_BITS, HashedFiles, hash_files
 from basicsr.data.photo_list import ListedPhoto, read_photos
 from basicsr.data.similarity import stranger_threshold
 from basicsr.recognizers import EmbeddedFiles
@@ -56,7 +56,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_embedding_arguments(parser, required=False)
     add("--threshold", type=float, help="cosine from which two faces are one person's (default: from --far)")
     add("--far", type=float, default=1e-7, help="share of pairs of strangers that may pass (default: %(default)s)")
-    add("--max_bits", type=int, default=2, help="of 64, that hashes of one photo may differ in (default: %(default)s)")
+    text = f"of {NUM_BITS}, that hashes of one photo may differ in (default: %(default)s)"
+    add("--max_bits", type=int, default=SAME_PHOTO_BITS, help=text)
     add("--accepted", type=Path, help="CSV with columns test,train: pairs that were looked at and are no leaks")
     add("--clean", type=Path, help="index CSV to write: the training without what leaks")
     add("--flaws", action="store_true", help="also look for flaws of the labels")
@@ -64,7 +65,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         add(f"--{name}", type=float, default=value, help="cosine of --flaws, see docs/data.md (default: %(default)s)")
     args = parser.parse_args(argv)
     limits = dict.fromkeys(Limits._fields, (-1.0, 1.0))
-    check_numbers(args, {"far": (1e-12, 0.5), "threshold": (0.0, 1.0), "max_bits": (0, 31), **limits})
+    check_numbers(args, {"far": (1e-12, 0.5), "threshold": (0.0, 1.0), "max_bits": (0, NUM_BITS // 2 - 1), **limits})
     if args.flaws and args.recognizer is None:
         raise OptionError("--flaws needs --recognizer: labels are judged by the faces.")
     if args.train is None:

@@ -39,8 +39,7 @@ from basicsr.data.challenge import (
     yaw_slices,
 )
 from basicsr.data.contact_sheet import Group, Tile, write_contact_sheet
-from basicsr.data.identity_blind_dataset import SAME_PHOTO_BITS
-from basicsr.data.photo_hash import HashedFiles, hash_files
+from basicsr.data.photo_hash import NUM_BITS, SAME_PHOTO_BITS, HashedFiles, hash_files
 from basicsr.data.photo_list import ListedPhoto, read_photos
 from basicsr.faces import ScrfdDetector, center_face
 from basicsr.faces.pose import estimate_yaw
@@ -132,7 +131,7 @@ def references(photos: Sequence[ListedPhoto], hashes: HashedFiles, min_refs: int
     for place, photo in enumerate(photos):
         if hashes.ok[place]:
             people.setdefault(photo.identity, []).append(place)
-    limit = 1 - (2 * SAME_PHOTO_BITS + 1) / hashes.plain.shape[1]
+    limit = 1 - (2 * SAME_PHOTO_BITS + 1) / NUM_BITS
     found: dict[int, list[int]] = {}
     for members in people.values():
         plain = hashes.plain[members]

@@ -1,6 +1,9 @@
-"""`make gpu-check`: the tests that need CUDA, then images per second at full size. Says so and leaves without a device.
+"""`make gpu-check`: the tests that need CUDA, then all three stages and the inference at full size. Without a device it
+says so and leaves.
 
-Random weights: speed and memory do not depend on them. Figures are medians of synchronised runs on this machine.
+Each stage is trained for some steps in float32 eager and in bf16, channels-last, compiled: losses side by side, resume
+from a checkpoint, images/s, peak memory. Random weights: speed and memory do not depend on them. The table goes into
+docs/benchmarks.md. `--device cpu --size 32 --toy --steps 4` is a dry run of the stages, without compilation.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 
 import _root
 import torch
+from _training_check import check_stage, stage_table
 
 from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
@@ -70,27 +74,47 @@ def measure(arch: str, arm: str, batch_size: int, repeats: int) -> dict[str, Any
     }
 
 
+def inference_rows(batch_size: int, repeats: int) -> list[dict[str, Any]]:
+    """All inference arms, printed."""
+    arms = [(arch, arm) for arch in ARCHS for arm in ARMS]
+    rows = [measure(arch, arm, batch_size, repeats) for arch, arm in progress(arms, desc="inference")]
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, 512 px, batch {batch_size}, w = 0.5, eager")
+    for row in rows:
+        print(f"{row['arch']:13} {row['arm']:19} {row['images_per_second']:8.2f} images/s {row['peak_gib']:6.2f} GiB")
+    return rows
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line. Exit code 0: all well, or no device; 1: a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch_size", type=int, default=4, help="images per forward (4)")
-    parser.add_argument("--repeats", type=int, default=10, help="timed forwards per arm (10)")
+    parser.add_argument("--batch_size", type=int, default=4, help="images per forward or step (4)")
+    parser.add_argument("--repeats", type=int, default=10, help="timed forwards per inference arm (10)")
+    parser.add_argument("--steps", type=int, default=20, help="steps per stage and arm (20)")
+    parser.add_argument("--size", type=int, default=512, help="px of the training pictures (512)")
+    parser.add_argument("--toy", action="store_true", help="narrow networks, for a dry run")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: a dry run of the stages (cuda)")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args(argv)
-    if not torch.cuda.is_available():
+    on_gpu = args.device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
         print(f"skipped: no CUDA device (torch {torch.__version__}); nothing was checked or measured")
         return 0
-    failed = run_gpu_tests()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
-    arms = [(arch, arm) for arch in ARCHS for arm in ARMS]
-    rows = [measure(arch, arm, args.batch_size, args.repeats) for arch, arm in progress(arms, desc="throughput")]
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, 512 px, batch {args.batch_size}, w = 0.5, eager")
-    for row in rows:
-        print(f"{row['arch']:13} {row['arm']:19} {row['images_per_second']:8.2f} images/s {row['peak_gib']:6.2f} GiB")
+    failed = run_gpu_tests() if on_gpu else 0
+    device = torch.device(args.device)
+    stages = [
+        check_stage(stage, args.size, args.batch_size, args.steps, device, args.toy)
+        for stage in progress((1, 2, 3), desc="stages")
+    ]
+    print(stage_table(stages))
+    report: dict[str, Any] = {"torch": torch.__version__, "size": args.size, "batch_size": args.batch_size}
+    report |= {"device": torch.cuda.get_device_name() if on_gpu else "cpu", "stages": stages}
+    if on_gpu:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+        report["rows"] = inference_rows(args.batch_size, args.repeats)
     if args.out is not None:
-        report = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return 1 if failed else 0
+    return 1 if failed or not all(row["good"] for row in stages) else 0
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.config import parse_options
 from basicsr.config.options import Options
 from basicsr.data.image_source import named_files, read_face
+from basicsr.data.lmdb_store import LmdbStore
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.code_cache import MAX_CODES, CacheHeader, CodeCache, Codes, digest_of, write_cache
 from basicsr.utils.dist_util import default_device
@@ -57,6 +58,7 @@ class Source(NamedTuple):
     names: Sequence[str]
     gt_size: int
     resize: bool
+    store: LmdbStore | None  # where their bytes are; None: in their files
 
 
 class Encoded(NamedTuple):
@@ -78,7 +80,7 @@ class Pictures(Dataset[tuple[int, Tensor | None, str]]):
     def __getitem__(self, number: int) -> tuple[int, Tensor | None, str]:
         place, source = self.places[number], self.source
         try:
-            return place, img2tensor(read_face(source.paths[place], source.gt_size, source.resize)), ""
+            return place, img2tensor(read_face(source.paths[place], *source[2:])), ""
         except ImageFileError as error:
             return place, None, str(error)
 
@@ -93,10 +95,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--out is missing, and {args.opt} names no datasets.train.code_cache.")
     if "use_hflip" not in spec:
         raise UserError(f"{args.opt}: datasets.train is a {spec['type']}, which takes no code_cache.")
-    paths, names = named_files(spec["source"] if "source" in spec else spec["index"], args.split)
-    source = Source(paths, names, spec["gt_size"], spec["resize"])
+    root = spec["source"] if "source" in spec else spec["index"]
+    store = LmdbStore(spec["lmdb"], root) if spec.get("lmdb") else None
+    source = Source(*named_files(root, args.split), spec["gt_size"], spec["resize"], store)
     vqgan, weights, param_key = build_vqgan(options)
-    header = CacheHeader(sha256_of(weights), param_key, source.gt_size, digest_of(names))
+    header = CacheHeader(sha256_of(weights), param_key, source.gt_size, digest_of(source.names))
     if not args.check:
         make_folder(out.parent)
         make_cache(out, header, source, vqgan, args)

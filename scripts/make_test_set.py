@@ -4,7 +4,8 @@
 
 OUT/lq, OUT/gt, OUT/ref, OUT/wrong_ref hold one picture for each sample under the same name; OUT/pairs.csv and
 OUT/pairs_wrong.csv (columns lq,ref,gt,identity) go to inference_codeformer.py --pairs, the first also to
-scripts/evaluate.py --pairs (its column ref:wrong is the reference of a run that is called wrong).
+scripts/evaluate.py --pairs (its column ref:wrong is the reference of a run that is called wrong). OUT/pairs_oracle.csv
+gives the ground truth itself as reference: no result, but the bound of what a reference could give.
 Further columns of the index (yaw, eyeglasses, ...) and the strength of the degradation are carried along for slices.
 
 --strength real leaves the photos as they are: a set without ground truth. --gallery takes one more photo of the person,
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     wrong = build_dataset(args, args.strength[0], wrong_reference=True)
     total = min(len(right), args.num_images or len(right))
     step = len(right) / total  # spread over all people, not the first names of the alphabet
-    rows: dict[str, list[dict[str, str]]] = {"pairs.csv": [], "pairs_wrong.csv": []}
+    rows: dict[str, list[dict[str, str]]] = {"pairs.csv": [], "pairs_wrong.csv": [], "pairs_oracle.csv": []}
     for place in progress(range(total), desc="test set"):
         index = int(place * step)
         strength = args.strength[place % len(args.strength)]
@@ -98,11 +99,14 @@ def main(argv: list[str] | None = None) -> int:
         row = {**right.faces.rows[right.photos[index][1]].attributes, **row}
         rows["pairs.csv"].append({**row, "ref": f"ref/{name}", "ref:wrong": f"wrong_ref/{name}"})
         rows["pairs_wrong.csv"].append({**row, "ref": f"wrong_ref/{name}"})
+        if strength != REAL:
+            rows["pairs_oracle.csv"].append({**row, "ref": f"gt/{name}"})
     num_written = len(rows["pairs.csv"])
     if not num_written:
         raise UserError(f"{args.index}: none of {total} photos of split '{args.split}' has a usable reference.")
     for file, entries in rows.items():
-        write_rows(args.out / file, entries)
+        if entries:
+            write_rows(args.out / file, entries)
     logger.info("%d samples of %d people in %s", num_written, len({r["identity"] for r in rows["pairs.csv"]}), args.out)
     if num_written < total:
         logger.warning("%d of %d samples left out: no usable reference, or wrong reference", total - num_written, total)

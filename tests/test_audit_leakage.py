@@ -143,7 +143,7 @@ def test_an_unreadable_photo_is_not_passed_for_clean(faces, recognizer, caplog):
     [
         (["--test_splits", "train"], "cannot be test and training at once"),
         (["--test_splits", "tset"], "no photo in split tset; there is test, train"),
-        (["--max_bits", "40"], "--max_bits 40: expected 0 to 31"),
+        (["--max_bits", "200"], "--max_bits 200: expected 0 to 127"),
         (["--flaws"], "--flaws needs --recognizer"),
         (["--accepted", "absent.csv"], "absent.csv"),
     ],

@@ -50,7 +50,8 @@ def rows(index: Path, name: str = "index.csv") -> list[dict[str, str]]:
 
 def test_slices_are_equal_hold_who_they_say_and_share_nobody(index):
     assert run(index, "--slices", "eyeglasses", "hat", "yaw", "--per_slice", "3") == 0
-    people, members = defaultdict(set), Counter()
+    people: dict[str, set[str]] = defaultdict(set)
+    members: Counter[str] = Counter()
     for row in rows(index):
         if row["slice"] != "reference":
             people[row["slice"]].add(row["identity"])

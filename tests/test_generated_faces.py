@@ -13,6 +13,7 @@ import cv2
 import make_generated_faces as script
 import numpy as np
 import pytest
+from _prepare import split_names
 
 from basicsr.data.face_geometry import TEMPLATE
 from basicsr.data.face_traits import Photo
@@ -191,7 +192,7 @@ def test_a_folder_made_with_other_settings_is_refused(tmp_path):
 )
 def test_splits_that_do_not_add_up_are_one_line_errors(splits):
     with pytest.raises(UserError, match="--splits"):
-        script.split_people(splits, 4)
+        split_names(splits, 4)
 
 
 @pytest.mark.parametrize("options", [["--people", "0"], ["--size", "7"], ["--offset", "-1"], ["--workers", "0"]])

@@ -68,7 +68,7 @@ def test_twenty_kills_at_random_instants_leave_the_weights_of_a_straight_run_bit
         else:
             time.sleep(rng.uniform(0, whole_run / 10))
         os.kill(pid, signal.SIGKILL)
-        assert driver.wait() == -signal.SIGKILL, stderr.read_text()[-2000:]
+        assert driver.wait(pid) == -signal.SIGKILL, stderr.read_text()[-2000:]
         require_whole_files(killed)
         iterations.add(last_state(killed))
     assert len(iterations) > NUM_KILLS / 2, "the kills must fall at different places of the run"

@@ -79,7 +79,7 @@ def test_hashes_find_copies_and_mirror_images_and_nothing_else(pictures):
 
 def test_copies_between_test_and_training_are_leaks_of_their_kind(pictures):
     test, train = [[ListedPhoto(p, "", "", {}, 0) for p in part] for part in (pictures[:1], pictures[1:])]
-    leaks = photo_leaks(test, train, hash_files(pictures[:1]), hash_files(pictures[1:]), 4)
+    leaks = photo_leaks(test, train, hash_files(pictures[:1]), hash_files(pictures[1:]), 24)
     assert [(leak.kind, leak.train.path.name) for leak in leaks] == [(PHOTO, "1.jpg"), (MIRRORED, "2.png")]
 
 

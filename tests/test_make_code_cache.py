@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import make_code_cache
+import make_lmdb
 import pytest
 import torch
 from toy_run import build, parse, run, stage_options, write_options
@@ -82,6 +83,18 @@ def test_a_training_with_the_cache_encodes_nothing(toy: Path, monkeypatch: pytes
     monkeypatch.setattr(stage.vqgan.encoder, "forward", None)  # type: ignore[union-attr]
     batch = next(iter(train_loader(build_dataset(train_set), train_set, 0, 0)))
     assert torch.equal(stage.generator_losses(batch, 1)[0]["l_g_code"], expected)
+
+
+def test_pictures_in_an_lmdb_give_the_codes_of_their_files(toy: Path) -> None:
+    pytest.importorskip("lmdb")
+    make(toy)
+    plain = options_with(toy, "other.safetensors")
+    plain["datasets"]["train"]["lmdb"] = str(toy / "faces.lmdb")
+    make_lmdb.main(["--source", str(toy / "faces/index.csv"), "--out", str(toy / "faces.lmdb")])
+    for picture in (toy / "faces").glob("*.png"):
+        picture.unlink()
+    assert make(toy, plain=plain) == 0
+    assert (toy / "other.safetensors").read_bytes() == (toy / "codes.safetensors").read_bytes()
 
 
 def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_file(

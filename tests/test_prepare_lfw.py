@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import prepare_lfw
 import pytest
+from _lfw_lists import Pair, read_pairs, read_people
+from _prepare import Problems
 
 from basicsr.faces import FFHQ_512, Face
 from basicsr.utils.errors import UserError
@@ -199,3 +201,82 @@ def test_real_photos_of_lfw_become_upright_faces(test_data: Path, tmp_path):
     mean = np.mean([imread(out / row["path"]).astype(float) for row in index], axis=0).mean(2)
     eyes, cheeks = mean[28:32, [23, 40]].mean(), mean[40:44, [18, 45]].mean()  # FFHQ framing at 64 px
     assert eyes < cheeks
+
+
+def lists(tmp_path: Path, *lines: str) -> Path:
+    file = tmp_path / "list.txt"
+    file.write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+    return file
+
+
+def test_official_pairs_become_a_table_and_rows_of_absent_photos_are_counted(photos, tmp_path, caplog):
+    pairs = lists(
+        tmp_path,
+        "2\t1",
+        "Person_00\t1\t2",
+        "Person_01\t1\tLone\t1",  # a person with one photo, who is not in the index
+        "",
+        "Person_02 3 4",  # blanks for tabs
+        "Person_03,1,Nobody_Here,1",
+        "Person_03\tone",
+    )
+    with caplog.at_level(logging.INFO):
+        assert run(photos, tmp_path / "out", None, "--pairs", str(pairs)) == 0
+    table = [tuple(row.values()) for row in rows(tmp_path / "out", "verification.csv")]
+    assert table == [
+        ("1", "1", "Person_00/Person_00_0001.png", "Person_00/Person_00_0002.png"),
+        ("1", "0", "Person_01/Person_01_0001.png", "Lone/Lone_0001.png"),
+        ("2", "1", "Person_02/Person_02_0003.png", "Person_02/Person_02_0004.png"),
+    ]
+    assert all((tmp_path / "out" / row[place]).is_file() for row in table for place in (2, 3))
+    assert "Lone" not in {row["identity"] for row in rows(tmp_path / "out")}
+    assert "3 pairs (2 of one person), 1 skipped" in caplog.text
+    assert "list.txt:7: row of a list that cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("header", [["1"], ["name,imagenum1,imagenum2,"], []])
+def test_development_pairs_and_pairs_with_a_header_or_none_have_no_folds(tmp_path, header):
+    file = lists(tmp_path, *header, "Ann\t1\t2", "Ann\t1\tBob\t2")
+    found = read_pairs(file, Problems())
+    assert found == [
+        Pair("", True, ("Ann", "Ann_0001"), ("Ann", "Ann_0002")),
+        Pair("", False, ("Ann", "Ann_0001"), ("Bob", "Bob_0002")),
+    ]
+
+
+def test_the_people_list_gives_folds_and_who_is_absent(photos, tmp_path):
+    names = [f"{person}\t{count}" for person, count in PEOPLE.items() if person != "Lone"]
+    people = lists(tmp_path, "2", "6", *names[:6], "8", *names[6:], "Absent_One\t3", "Person_00\tx", "Lone\t4")
+    run(photos, tmp_path / "out", None, "--people", str(people))
+    fold_of = {row["identity"]: row["fold"] for row in rows(tmp_path / "out")}
+    assert fold_of == {f"Person_{number:02d}": "1" if number < 6 else "2" for number in range(12)}
+    assert {(row["kind"], row["place"].rsplit("list.txt")[-1]) for row in rows(tmp_path / "out", "problems.csv")} == {
+        ("person of the list who is absent", ": Absent_One"),
+        ("person of the list with fewer photos here", ": Lone"),
+        ("row of a list that cannot be read", ":17"),
+    }
+
+
+def test_lists_that_hold_nothing_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="no pairs; expected rows"):
+        read_pairs(lists(tmp_path, "10\t300"), Problems())
+    with pytest.raises(UserError, match="names nobody"):
+        read_people(lists(tmp_path, "header"), Problems())
+    with pytest.raises(UserError, match="cannot be read"):
+        read_people(tmp_path / "absent.txt", Problems())
+
+
+def test_the_gallery_has_three_different_photos_of_each_test_person_who_has_them(photos, tmp_path):
+    twins = imread(photos / "Person_02/Person_02_0001.png")
+    imwrite(photos / "Person_02/Person_02_0002.png", twins[:, ::-1].copy())  # four photos, two of them one
+    imwrite(photos / "Person_01/Person_01_0003.png", imread(photos / "Person_01/Person_01_0001.png"))  # two that differ
+    run(photos, tmp_path / "out", None, "--test_people", ".8")
+    gallery = {row["identity"]: row for row in rows(tmp_path / "out", "gallery.csv")}
+    tested = people_of(tmp_path / "out")["test"]
+    able = {person for person, count in PEOPLE.items() if count >= 3 and person != "Person_01"} & tested
+    assert set(gallery) == able
+    assert len(able) > 3
+    for person, row in gallery.items():
+        numbers = [row[role].removeprefix(f"{person}/{person}_").removesuffix(".png") for role in ("lq", "ref", "gt")]
+        assert numbers == (["0001", "0003", "0004"] if person == "Person_02" else ["0001", "0002", "0003"])
+        assert row["restored"] == f"{person}_0001.png"

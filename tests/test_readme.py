@@ -77,6 +77,8 @@ def test_every_option_file_and_link_of_a_document_is_there(document: Path) -> No
     for option_file in re.findall(r"options/[\w/]+\.yml", text):
         if option_file == "options/x.yml":  # the place in an example of an error message
             continue
+        if f"`{option_file}`:\n\n```yaml" in text:  # the page gives the file itself, see test_extending.py
+            continue
         assert (ROOT / option_file).is_file(), option_file
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (document.parent / target).exists(), target

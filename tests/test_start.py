@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,3 +105,15 @@ def test_a_picture_that_cannot_be_read_ends_the_run_after_a_checkpoint(tmp_path:
     straight = run({**plain, "train": {**plain["train"], "total_iter": 3}}, tmp_path)
     saved = torch.load(tmp_path / "broken" / "models" / "net_g_3.pth", weights_only=True)["params"]
     assert all(torch.equal(saved[key], value) for key, value in straight.stage.net_g.state_dict().items())
+
+
+def test_the_summary_stands_in_the_log_and_in_run_json(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="basicsr"):
+        assert start(stage_options(1, tmp_path, total_iter=1), tmp_path) == 0
+    folder = tmp_path / "experiments" / "toy1"
+    networks = json.loads((folder / "run.json").read_text())["networks"]
+    assert networks.keys() == {"network_g", "network_d"}
+    assert networks["network_g"].keys() == {"params", "trainable", "flops"}
+    log = (folder / "train.log").read_text()
+    assert "network_g: 0.05 M parameters, 0.05 M trainable, 0.02 GFLOPs for one image" in log
+    assert "images/s" in log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -129,3 +130,69 @@ def test_frozen_networks_stay_frozen_and_in_eval_while_training(toy: Path) -> No
         assert not any(parameter.requires_grad for parameter in net.parameters())
     assert all(torch.equal(before[key], value) for key, value in stage.vqgan.state_dict().items())
     assert torch.equal(before["quantize.embedding.weight"], stage.net_g.state_dict()["quantize.embedding.weight"])
+
+
+@pytest.mark.parametrize("which", ["g", "d"])
+def test_a_skipped_step_leaves_weights_average_and_optimiser_as_they_were(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    options = parse({**stage_options(1, toy, skip_non_finite=2), "name": f"skip{which}"}, toy)
+    stage, bad = build(options), {2, 3}
+    trainer = Trainer(options, stage, toy / "experiments" / f"skip{which}")
+    poison(stage, which, bad)
+    iterate, moved = GradientSteps.iterate, {}
+
+    def spy(self: GradientSteps, batch: Batch, current_iter: int) -> Any:
+        before = snapshot(trainer)
+        result = iterate(self, batch, current_iter)
+        after = snapshot(trainer)
+        moved[current_iter] = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+        return result
+
+    monkeypatch.setattr(GradientSteps, "iterate", spy)
+    assert trainer.run() == 0
+    everything = {"g", "ema", "moments_g", "d", "moments_d"}
+    assert moved[4] == everything
+    # what is not finite in the generator leaves no picture to judge; in the discriminator, the generator has moved
+    assert moved[2] == moved[3] == (set() if which == "g" else {"g", "ema", "moments_g"})
+    lines = [json.loads(line) for line in trainer.log.path.read_text().splitlines()]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+
+
+def test_more_skips_in_a_row_than_allowed_stop_the_run(toy: Path) -> None:
+    options = parse({**stage_options(1, toy, total_iter=6, skip_non_finite=2), "name": "toomany"}, toy)
+    stage = build(options)
+    poison(stage, "g", {1, 2, 4, 5, 6})  # two, then three in a row
+    with pytest.raises(NonFiniteLossError, match="iteration 6"):
+        Trainer(options, stage, toy / "experiments" / "toomany").run()
+
+
+def poison(stage: BaseModel, which: str, iterations: set[int]) -> None:
+    """Make a loss NaN in these iterations."""
+    current, compute, judge = [0], stage.generator_losses, stage.discriminator_losses
+
+    def generator_losses(batch: Batch, current_iter: int) -> tuple[Losses, torch.Tensor | None]:
+        current[0] = current_iter
+        losses, restored = compute(batch, current_iter)
+        if which == "g" and current_iter in iterations:
+            losses["l_g_pix"] = losses["l_g_pix"] * float("nan")
+        return losses, restored
+
+    def discriminator_losses(restored: torch.Tensor, gt: torch.Tensor) -> Losses:
+        losses = judge(restored, gt)
+        if which == "d" and current[0] in iterations:
+            losses["l_d_real"] = losses["l_d_real"] * float("inf")
+        return losses
+
+    stage.generator_losses = generator_losses  # type: ignore[method-assign]
+    stage.discriminator_losses = discriminator_losses  # type: ignore[method-assign]
+
+
+def snapshot(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Parameters, averages and moments; the running statistics of the discriminator belong to its forward."""
+    nets = {"g": trainer.stage.net_g, "d": trainer.stage.net_d, "ema": trainer.steps.ema and trainer.steps.ema.net}
+    found = {f"{name}.{key}": p.clone() for name, net in nets.items() if net for key, p in net.named_parameters()}
+    for name, optimizer in trainer.state.optimizers.items():
+        for number, moments in optimizer.state_dict()["state"].items():
+            found |= {f"moments_{name}.{number}.{key}": value.clone() for key, value in moments.items()}
+    return found

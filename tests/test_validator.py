@@ -88,3 +88,36 @@ def test_a_judge_that_also_trains_is_named_before_every_figure(
     lines = [record.getMessage() for record in caplog.records if record.name == "basicsr.engine.validator"]
     assert sum("val.metrics.ids is IDS (recognizer" in line for line in lines) == 2
     assert sum("val.metrics.ids: its recogniser also trains" in line for line in lines) == 2
+
+
+def test_the_sweep_shows_the_first_pictures_at_each_w(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(stage_options(1, tmp_path, total_iter=1), tmp_path)
+    plain = with_validation(2, tmp_path, w_sweep=[0, 0.25, 1], num_images=2)
+    plain["datasets"]["val_toy"]["degradation"] = DEGRADATION
+    plain["datasets"]["val_toy"]["batch_size_per_gpu"] = 2
+    options = parse(plain, tmp_path)
+    trainer = Trainer(options, build(options), tmp_path / "sweep")
+    pictures: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(trainer.log, "picture", lambda number, name, image: pictures.setdefault(name, image))
+    trainer.run()
+    assert pictures["val_toy/lq_ref_restored_gt"].shape == (3, 2 * SIZE, 3 * SIZE)
+    sweep = pictures["val_toy/lq_ref_w_0_0.25_1_gt"]
+    assert sweep.shape == (3, 2 * SIZE, 5 * SIZE)
+    lq, gt = sweep[..., :SIZE], sweep[..., -SIZE:]
+    assert torch.equal(lq, pictures["val_toy/lq_ref_restored_gt"][..., :SIZE])
+    assert torch.equal(gt, pictures["val_toy/lq_ref_restored_gt"][..., -SIZE:])
+
+
+def test_tensorboard_has_curves_and_pictures_under_their_names(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    plain = with_validation(1, tmp_path)
+    plain["logger"] |= {"use_tb_logger": True, "image_freq": 2}
+    trainer = run(plain, tmp_path)
+    events = EventAccumulator(str(trainer.folder / "tb_logger"))
+    events.Reload()
+    tags = events.Tags()
+    curves = {"losses/l_g_pix", "lr_g", "val_toy/psnr", "speed/images_per_s", "speed/data_share", "speed/eta_s"}
+    assert curves <= set(tags["scalars"])
+    assert {"train/lq_ref_restored_gt", "val_toy/lq_ref_restored_gt"} <= set(tags["images"])
+    assert [event.step for event in events.Scalars("losses/l_g_pix")] == [1, 2, 3, 4]

@@ -139,11 +139,8 @@ class IDCodeFormer(CodeFormer):
         self.identity_encoder: IdentityEncoder | None = None
         self.constant_identity: ConstantIdentity | None = None
         if identity_source == "constant":
-            if inject == "kv_share":
-                raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
-            num_tokens = num_vec_tokens + num_map_tokens if inject == "cross_attn" else 0
-            embed_dim = id_embed_dim if style != "none" else 0
-            self.constant_identity = ConstantIdentity(embed_dim, dim_embd, num_tokens)
+            num_tokens = num_vec_tokens + num_map_tokens
+            self.constant_identity = constant_for(inject, style, id_embed_dim, dim_embd, num_tokens)
         if inject == "cross_attn":
             if self.constant_identity is None:
                 self.identity_encoder = IdentityEncoder(
@@ -157,13 +154,17 @@ class IDCodeFormer(CodeFormer):
         elif inject != "none":
             raise OptionError(f"inject: no way '{inject}'; there are 'cross_attn', 'kv_share' and 'none'")
         self.inject = inject
-        self.style_dict = nn.ModuleDict()
+        self.style_dict = self._styles(style, self.connect_list if style_list is None else style_list)
+        self.fix(fix_modules or ())
+
+    def _styles(self, style: StyleMode | Literal["none"], widths: Sequence[str]) -> nn.ModuleDict:
+        """The IdentityStyle of each feature width; none for the style 'none'."""
         if style not in STYLES:
             raise OptionError(f"style: no style '{style}'; there are {', '.join(STYLES)}")
-        if style != "none":
-            for size in self.checked_widths(self.connect_list if style_list is None else style_list, "style_list"):
-                self.style_dict[size] = IdentityStyle(self.channels_at[size], id_embed_dim, style)
-        self.fix(fix_modules or ())
+        if style == "none":
+            return nn.ModuleDict()
+        sizes = self.checked_widths(widths, "style_list")
+        return nn.ModuleDict({size: IdentityStyle(self.channels_at[size], self.id_embed_dim, style) for size in sizes})
 
     def forward(  # type: ignore[override]  # the identity stands next to the image, as in the paper's figure
         self,
@@ -280,6 +281,13 @@ class IDCodeFormer(CodeFormer):
             delta = partial(style, enc_feat=taps[size][:decode_first].detach(), embed=embed, has_ref=has_ref)
             fuse_at[size] = partial(add_style, cft=cft.get(size), delta=delta, w_id=w_id)
         return fuse_at
+
+
+def constant_for(inject: str, style: str, embed_dim: int, dim: int, num_tokens: int) -> ConstantIdentity:
+    """Constants for the parts that are there; OptionError for inject: kv_share, which reads photos."""
+    if inject == "kv_share":
+        raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
+    return ConstantIdentity(embed_dim if style != "none" else 0, dim, num_tokens if inject == "cross_attn" else 0)
 
 
 def add_style(

@@ -48,9 +48,9 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=["none", "pytorch", "slurm"],
         default="none",
-        help="accepted; torchrun is recognised by itself",
+        help="slurm: srun starts the processes; torchrun is recognised by itself (pytorch demands it)",
     )
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="accepted; torchrun sets LOCAL_RANK")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help="for old launchers; torchrun sets LOCAL_RANK")
 
 
 def options_from_args(args: argparse.Namespace, registries: Registries = REGISTRIES) -> Options:

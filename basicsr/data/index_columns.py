@@ -45,7 +45,7 @@ NUMBER_COLUMNS: Mapping[str, Kind] = {
     "necklace": FLAG,
     "quality": Kind(-math.inf, math.inf, ""),  # of whatever measure wrote it; higher is better
 }
-TEXT_COLUMNS = ("age", "gender", "group", "fold", "source")
+TEXT_COLUMNS = ("age", "gender", "group", "fold", "source", "slice", "yaw_source")
 
 
 def kind_of(column: str) -> Kind | None:

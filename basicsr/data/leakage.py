@@ -28,7 +28,7 @@ class Leak(NamedTuple):
     """A photo of the test and one of the training that should not both be there."""
 
     kind: str  # of KINDS
-    score: float  # photos of the training (identity), differing bits of 64 (photo), cosine (face)
+    score: float  # photos of the training (identity), differing bits of the hash (photo), cosine (face)
     test: ListedPhoto
     train: ListedPhoto
 

@@ -1,6 +1,10 @@
 """Difference hashes of many picture files, compared all with all: copies of a photo, whatever file they are in.
 
-Shapes: N pictures; 64 bits of a hash.
+256 bits, not the usual 64: aligned faces resemble each other. Among 11 739 of LFW, 64 bits with 2 of tolerance found
+27 pairs of different names, 4 of them copies; 256 bits with 24 found those 4. A copy through JPEG of quality 30 differs
+in 7 of 256 bits as a rule (99 in 100: at most 25), through half the size in 2 (9); moved by 1 px of 128 in 19 (30).
+
+Shapes: N pictures; 256 bits of a hash.
 """
 
 from __future__ import annotations
@@ -9,23 +13,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from basicsr.data.augment import flip
-from basicsr.data.identity_blind_dataset import HASH_SIDE, SAME_PHOTO_BITS, difference_hash
 from basicsr.data.similarity import Floats, Pairs, similar_pairs
 from basicsr.utils.img_util import Image
 from basicsr.utils.picture_features import picture_features
 
+HASH_SIDE = 16  # px
 NUM_BITS = HASH_SIDE**2
+SAME_PHOTO_BITS = 24  # photos whose hashes differ in at most so many bits count as one photo
+
+
+def difference_bits(image: Image) -> NDArray[np.bool_]:
+    """Whether each pixel of a 16x17 miniature is darker than its right neighbour; bool (256,)."""
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    small = cv2.resize(gray, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(small[:, :-1] < small[:, 1:]).ravel()
 
 
 class HashedFiles(NamedTuple):
-    """Hashes as unit rows of +-1/8: their cosine is 1 - 2 * (bits that differ) / 64. Zero where a picture failed."""
+    """Hashes as unit rows of +-1/16: their cosine is 1 - 2 * (bits that differ) / 256. Zero where a picture failed."""
 
-    plain: Floats  # (N, 64)
-    mirrored: Floats  # (N, 64), of the mirror image
+    plain: Floats  # (N, 256)
+    mirrored: Floats  # (N, 256), of the mirror image
     ok: NDArray[np.bool_]  # (N,)
     failures: list[tuple[Path, str]]
 
@@ -34,13 +47,13 @@ def hash_files(paths: Sequence[Path], cache: str | Path | None = None, threads: 
     """The hash of each picture and of its mirror image; see `picture_features` for the cache and for failures."""
 
     def hashes(image: Image) -> NDArray[np.uint8]:
-        return np.stack([np.packbits(difference_hash(image)), np.packbits(difference_hash(flip(image)))])
+        return np.stack([np.packbits(difference_bits(image)), np.packbits(difference_bits(flip(image)))])
 
     found = picture_features(
         paths, hashes, lambda items: {"bits": np.stack(items)}, f"difference hash of {NUM_BITS} bits and its mirror",
         cache, 256, threads, "hash",
     )  # fmt: skip
-    bits = np.unpackbits(found.columns["bits"], axis=2).astype(np.float32)  # (N, 2, 8) -> (N, 2, 64)
+    bits = np.unpackbits(found.columns["bits"], axis=2).astype(np.float32)  # (N, 2, 32) -> (N, 2, 256)
     signs = (bits * 2 - 1) / HASH_SIDE * found.ok[:, None, None]
     return HashedFiles(
         np.ascontiguousarray(signs[:, 0], np.float32),

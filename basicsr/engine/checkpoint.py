@@ -10,6 +10,7 @@ use it; readers of BasicSR's layout ignore them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,8 +107,10 @@ class Checkpoints:
         if is_main():
             try:
                 self._write(state, shares)
-            except WeightsError as error:
-                self._remove(state.current_iter)  # half a checkpoint counts for nothing and takes room
+            except (WeightsError, OSError) as error:
+                for path in self._files(state.current_iter):  # half a checkpoint counts for nothing and takes room
+                    with contextlib.suppress(OSError):  # a folder that takes no file may not let one be removed
+                        path.unlink()
                 failure = str(error)
         failure = _from_main(failure)
         if failure is not None:
@@ -156,10 +159,13 @@ class Checkpoints:
                 self._remove(int(path.stem))
 
     def _remove(self, number: int) -> None:
-        """Delete a numbered checkpoint; the state goes first, so that no half checkpoint counts."""
-        (self.states / f"{number}.state").unlink(missing_ok=True)
-        for name in ("g", "d"):
-            (self.models / f"net_{name}_{number}.pth").unlink(missing_ok=True)
+        """Delete a numbered checkpoint."""
+        for path in self._files(number):
+            path.unlink(missing_ok=True)
+
+    def _files(self, number: int) -> list[Path]:
+        """Of a numbered checkpoint, the state first: when that is gone, what is left does not count."""
+        return [self.states / f"{number}.state", *(self.models / f"net_{name}_{number}.pth" for name in ("g", "d"))]
 
     def load_last(self, state: TrainState) -> Path | None:
         """Load the newest checkpoint that is whole and fits; broken ones are named in the log. None without any.

@@ -61,7 +61,8 @@ def fast_forward(options: Options, device: torch.device) -> int:
     with folder as name:
         trainer = Trainer(_shortened(options), stage, Path(name))
         train_set = trainer.train_set
-        loader = train_loader(trainer.train_data, train_set, options.manual_seed, 0)
+        parts = trainer.train_options.accumulate
+        loader = train_loader(trainer.train_data, train_set, options.manual_seed, 0, parts)
         few = cycle([move_to(batch, device) for batch in islice(loader, NUM_BATCHES)])
         for current_iter in progress(numbers[:-1], desc="fast forward"):
             _visit(trainer, next(few), current_iter)
@@ -78,7 +79,8 @@ def _visit(trainer: Trainer, batch: dict[str, object], current_iter: int) -> Non
     """One iteration and its line."""
     what = trainer.stage.describe(current_iter)
     try:
-        values, _ = trainer.steps.iterate(batch, current_iter)
+        values, _, _ = trainer.steps.iterate(batch, current_iter)
+        trainer.steps.require_finite()
     except Exception:
         logger.error("iteration %d (%s) fails:", current_iter, what)
         raise

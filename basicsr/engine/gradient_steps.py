@@ -69,7 +69,7 @@ class GradientSteps:
             self.stage.before_iteration(batch, current_iter)
         with self._finite_buffers():
             losses, restored = self._step_g(parts, batch, current_iter)
-            if self.ema is not None:
+            if self.ema is not None and self._moved_g():
                 self.ema.update(bare_net(self.stage.net_g))
             if restored and self.stage.trains_discriminator(current_iter):
                 losses |= self._step_d(parts, restored, batch, current_iter)
@@ -140,6 +140,11 @@ class GradientSteps:
         self.stage.figures[f"grad_norm_{which}"] = norm
         self._bad = self.guard.note(current_iter, f"network_{which}", losses, norm, batch, self.is_fp16)
         self.scaler.step(optimizer)
+
+    def _moved_g(self) -> bool:
+        """Whether the generator's step was taken, the same on all ranks. Without skipping nobody needs to know: such a
+        step ends the run."""
+        return not self.options.skip_non_finite or bool(self.stage.figures["grad_norm_g"].isfinite())
 
     def _autocast(self) -> torch.autocast:
         dtype = HALF.get(self.options.precision)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -79,6 +81,22 @@ def _quiet_worker(worker_id: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _end_workers() -> None:
+    """End what workers are left when the program leaves.
+
+    multiprocessing sends them SIGTERM, which they ignore, and waits: a run that a broken picture ended would hang for
+    ever, since the error still holds its loader.
+    """
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's end for a fault
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+atexit.register(_end_workers)  # after multiprocessing's own, so that it runs before
+
+
 def move_to(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device."""
     return {
@@ -87,14 +105,8 @@ def move_to(batch: Batch, device: torch.device) -> Batch:
     }
 
 
-def batches(loader: DataLoader[Batch], device: torch.device, name: str) -> Iterator[Batch]:
-    """Batches on the device.
-
-    Args:
-        name: of the data set in the options, for errors.
-    Raises:
-        UserError: of a worker, as the one line that the worker raised; a worker died, or gave nothing in time.
-    """
+def batches(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on the device. An error of a worker comes out as the one line that the worker raised."""
     try:
         for batch in loader:
             yield move_to(batch, device)
@@ -102,23 +114,3 @@ def batches(loader: DataLoader[Batch], device: torch.device, name: str) -> Itera
         # torch puts the worker's stack trace in front; the last line is the error itself, after its class name
         line = str(error).strip().splitlines()[-1]
         raise type(error)(line.partition("Error: ")[2] or line) from error
-    except RuntimeError as error:
-        reason = _worker_failure(str(error), name, loader.timeout)
-        if reason is None:
-            raise
-        raise UserError(reason) from error
-
-
-def _worker_failure(text: str, name: str, timeout: float) -> str | None:
-    """One line for torch's error about a loader worker; None for any other error."""
-    if text.startswith("DataLoader timed out"):
-        return (
-            f"datasets.{name}: the loader processes gave no batch within {timeout:g} s (timeout of that set). Look for "
-            "a file system that hangs, or a single file: num_worker_per_gpu: 0 shows where it hangs."
-        )
-    if text.startswith("DataLoader worker"):
-        return (
-            f"datasets.{name}: a loader process died ({text.splitlines()[0].strip()}). Out of memory (fewer "
-            "num_worker_per_gpu) and a too small /dev/shm are the usual reasons."
-        )
-    return None

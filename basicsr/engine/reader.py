@@ -41,13 +41,19 @@ class Reader:
             StopRun: a rank has a stop signal.
             DataError: a rank could not read.
         """
-        batch, fault, stop = None, None, False
+        batch: Batch | None = None
+        fault: Exception | None = None
+        stop = False
         self.watchdog.beat(f"waiting for {what}")
         try:
             with self.interrupts.waiting():
                 batch = next(source, None)
         except StopWaiting:
             stop = True
+            self.interrupts.end_workers()  # before torch waits for one that hangs
+        except RuntimeError as error:
+            fault = _worker_fault(str(error), what) or error
+            self.interrupts.end_workers()
         except Exception as error:  # raised again below, after the other ranks have heard of it
             fault = error
         self.watchdog.beat(f"waiting for the other ranks, after {what}")
@@ -58,3 +64,18 @@ class Reader:
             raise StopRun
         self.watchdog.beat(f"computing, after {what}")
         return batch
+
+
+def _worker_fault(text: str, what: str) -> UserError | None:
+    """One line for torch's error about a loader process; None for any other error."""
+    if text.startswith("DataLoader timed out"):
+        return UserError(
+            f"{what}: the loader processes did not give it in time ({text}: `timeout` of that data set). Look for a "
+            "file system or a single file that does not answer; num_worker_per_gpu: 0 shows where it hangs."
+        )
+    if text.startswith("DataLoader worker"):
+        return UserError(
+            f"a loader process died while the run waited for {what} ({text.splitlines()[0].strip()}). The usual "
+            "reasons: no memory left (fewer num_worker_per_gpu), or a small /dev/shm."
+        )
+    return None

@@ -189,7 +189,7 @@ class Trainer:
             return
         parts = self.train_options.accumulate
         loader = train_loader(self.train_data, self.train_set, self.options.manual_seed, self.state.samples, parts)
-        source = batches(loader, self.stage.device, self.train_set.key)
+        source = batches(loader, self.stage.device)
         start = time.perf_counter()
         with tqdm(total=total, initial=now, desc=self.options.name, disable=not is_main()) as bar:
             self.speed.start()

@@ -112,7 +112,7 @@ class Validator:
         reader: Reader,
     ) -> None:
         place = rank()  # in the set: this rank has every world_size-th picture
-        source = batches(loader, self.device, name)
+        source = batches(loader, self.device)
         for number in range(max(all_gather_objects(len(loader)))):
             batch = reader.next(source, f"batch {number} of {name}")
             if batch is None:  # the share of another rank is larger

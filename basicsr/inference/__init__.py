@@ -1,19 +1,23 @@
 """Restoring photos with trained weights."""
 
 from basicsr.inference.jobs import Job, Request, find_jobs, read_pairs
-from basicsr.inference.restorer import FaceRestorer, Knobs, References, RestoredFace, check_knobs, check_square
+from basicsr.inference.references import ReferenceReader
+from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.results_file import ResultsFile, read_results
+from basicsr.inference.values import Knobs, RestoredFace, check_knobs, check_square, choose_device
 
 __all__ = [
     "FaceRestorer",
     "Job",
     "Knobs",
+    "ReferenceReader",
     "References",
     "Request",
     "RestoredFace",
     "ResultsFile",
     "check_knobs",
     "check_square",
+    "choose_device",
     "find_jobs",
     "read_pairs",
     "read_results",

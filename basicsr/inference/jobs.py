@@ -54,13 +54,20 @@ def read_pairs(table: Path, needs_refs: bool) -> list[Request]:
     return requests
 
 
-def find_jobs(requests: Sequence[Request], folder: Path, suffix: str | None) -> list[Job]:
+def find_jobs(requests: Sequence[Request], folder: Path, suffix: str | None, ext: str = "png") -> list[Job]:
     """Each request with the file that its result goes to, below `folder`.
+
+    Args:
+        suffix: added to the names, after "_".
+        ext: format of the results where a CSV does not say it: png, jpg, ... or auto, that of the input.
 
     Raises:
         UserError: two results would be one file, or a name leads out of `folder`.
     """
     names = [_given_name(r) if r.name else name for r, name in zip(requests, _own_names(requests), strict=True)]
+    if ext != "png":
+        own = [r.path.suffix.lower() if ext == "auto" else f".{ext}" for r in requests]
+        names = [n if r.name else n.with_suffix(e) for r, n, e in zip(requests, names, own, strict=True)]
     jobs: dict[Path, Job] = {}
     for request, name in zip(requests, names, strict=True):
         output = folder / (name.with_stem(f"{name.stem}_{suffix}") if suffix else name)

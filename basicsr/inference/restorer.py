@@ -5,10 +5,9 @@ Shapes: B faces; R references; S side of the network's picture.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -20,6 +19,15 @@ from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.kv_share import ReferencePhotos
 from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.inference.parts import UsedFile, build_network, recognizer_of, self_encoder_of
+from basicsr.inference.values import (
+    Device,
+    Knobs,
+    Photo,
+    RestoredFace,
+    check_knobs,
+    check_square,
+    choose_device,
+)
 from basicsr.models.identity_source import (
     MODE_CODES,
     IdentityMode,
@@ -28,72 +36,16 @@ from basicsr.models.identity_source import (
     stack_identities,
 )
 from basicsr.recognizers import Recognizer
-from basicsr.utils.errors import ImageFileError, UserError
+from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import Image, img2tensor, imread, tensor2img
 from basicsr.utils.weights import load_file, load_into, load_state, sha256_of
 
-Photo = Image | str | Path
+if TYPE_CHECKING:
+    from basicsr.faces import FaceDetector
+    from basicsr.inference.gallery import Gallery
+    from basicsr.inference.photo import Painter, RestoredPhoto
+
 References = Sequence[Photo] | IdentityFeatures  # photos of one person, or what encode_references() made of them
-Device = Literal["auto", "cpu", "cuda", "mps"]
-
-
-class Knobs(NamedTuple):
-    """What a face was restored with; None where the knob had nothing to act on."""
-
-    w: float
-    adain: bool
-    w_id: float | None  # None without an identity, as in the mode none
-    id_scale: float | None
-
-
-class RestoredFace(NamedTuple):
-    """A restored face and what is known of its identity. Similarities are cosines of the network's own recogniser.
-
-    The mode is none, whatever was asked for, where E_LQ finds no identity in the degraded photo.
-    """
-
-    image: Image  # uint8 BGR (S, S, 3)
-    mode: IdentityMode
-    similarity_before: float | None  # degraded photo to reference; None without a reference
-    similarity_after: float | None  # restored face to reference
-    knobs: Knobs
-
-
-def choose_device(name: Device) -> torch.device:
-    """The device of that name; "auto" takes cuda, then mps, then cpu."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available[name]:
-        usable = ", ".join(kind for kind, there in available.items() if there)
-        raise UserError(f"--device {name}: there is none on this machine. Usable: auto, {usable}.")
-    return torch.device(name)
-
-
-def check_knobs(w: float, w_id: float, id_scale: float) -> None:
-    """Refuse knobs that would give a broken picture without a word.
-
-    Raises:
-        UserError: one is not finite, or w or w_id is negative.
-    """
-    for name, value in (("w", w), ("w_id", w_id)):
-        if not (math.isfinite(value) and value >= 0):
-            raise UserError(f"{name} is {value}, expected a finite number of at least 0.")
-    if not math.isfinite(id_scale):
-        raise UserError(f"id_scale is {id_scale}, expected a finite number (1 is plain guidance).")
-
-
-def check_square(image: Image, name: str) -> None:
-    """Refuse what is no aligned crop: resized to a square, such a face would be squashed.
-
-    Raises:
-        ImageFileError: the picture is not square.
-    """
-    height, width = image.shape[:2]
-    if height != width:
-        raise ImageFileError(
-            f"{name}: {width}x{height} px, expected a square crop of an aligned face. Crop it to the FFHQ framing."
-        )
 
 
 def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
@@ -212,6 +164,51 @@ class FaceRestorer:
             RestoredFace(tensor2img(picture), used[i], before[i], after[i], plain if used[i] == "none" else guided)
             for i, picture in enumerate(restored)
         ]
+
+    def restore_photo(
+        self,
+        photo: Photo,
+        refs: References = (),
+        *,
+        detector: FaceDetector,
+        gallery: Gallery | None = None,
+        painter: Painter | None = None,
+        only_center_face: bool = False,
+        **knobs: Any,
+    ) -> RestoredPhoto:
+        """Find, align and restore the faces of a whole photo, and paste them back.
+
+        Args:
+            photo: uint8 BGR (H, W, 3) or a file.
+            refs: aligned reference photos of the person, for every face of the photo; see `ReferenceReader`.
+            detector: see `basicsr.faces.load_detector`.
+            gallery: people of whom each face may be one; its references take the place of `refs`.
+            painter: how faces are pasted and the photo is enlarged; None: `Painter()`.
+            only_center_face: restore only the face nearest to the centre.
+            knobs: see `restore_batch`.
+        Raises:
+            ImageFileError: no face is found, or the photo cannot be read.
+        """
+        from basicsr.inference import photo as whole  # at call time: it knows this class
+
+        image = imread(photo) if isinstance(photo, str | Path) else photo
+        name = str(photo) if isinstance(photo, str | Path) else "a picture"
+        return whole.restore_photo(
+            self, image, name, refs, detector, gallery, painter or whole.Painter(), only_center_face, knobs
+        )
+
+    @torch.inference_mode()
+    def embed(self, faces: Sequence[Image]) -> Tensor:
+        """Identity (B, E), unit length, of aligned faces of one size, uint8 BGR (S, S, 3), by the network's recogniser.
+
+        Raises:
+            UserError: the network has none.
+        """
+        if self.recognizer is None:
+            raise UserError(
+                f"{self.weights_file.path}: takes no identity, so it has no recogniser to tell people apart."
+            )
+        return self.recognizer(torch.stack([img2tensor(face) for face in faces]).to(self.device)).embedding
 
     def _tensor(self, photo: Photo) -> Tensor:
         """A photo as the network takes it, (3, S, S)."""

@@ -3,7 +3,8 @@
     {complete: true where the last run restored all it was given, weights: {path, sha256},
      recognizer: {path, sha256} | null, faces: [...], failures: [{input, restored, error}]}
 
-The head speaks of the last run; each face names the sha256 of its own weights.
+The head speaks of the last run; each face names the sha256 of its own weights. `final` is the photo that a face was
+pasted into; an aligned face has none. `settings` stands for everything that decided a result, so that a run can go on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -48,35 +50,57 @@ def read_results(path: Path) -> Entry:
 class ResultsFile:
     """The file of one run. Entries of earlier runs stay unless this run writes the same picture again."""
 
-    def __init__(self, path: Path, earlier: Entry, restorer: FaceRestorer) -> None:
+    def __init__(self, path: Path, earlier: Entry) -> None:
         self.path = path
-        self.weights_sha256 = restorer.weights_file.sha256
-        self.head: Entry = {
-            "complete": False,
-            "weights": restorer.weights_file._asdict(),
-            "recognizer": restorer.recognizer_file._asdict() if restorer.recognizer_file else None,
-        }
+        self.weights_sha256 = ""
+        self.head: Entry = {"complete": False, "weights": None, "recognizer": None}
         self.faces: dict[str, Entry] = {_key(face): face for face in earlier["faces"]}
         self.failures: dict[str, Entry] = {_key(failure): failure for failure in earlier["failures"]}
+        self._faces_of: dict[str, set[str]] = defaultdict(set)  # result -> keys of its faces and failures
+        for entries in (self.faces, self.failures):
+            for key, entry in entries.items():
+                self._faces_of[_result(entry)].add(key)
         self.num_restored = self.num_failed = 0  # of this run
         self._written = time.monotonic()
+
+    def describe_restorer(self, restorer: FaceRestorer) -> None:
+        """Say what this run restores with, before the first face."""
+        self.weights_sha256 = restorer.weights_file.sha256
+        self.head["weights"] = restorer.weights_file._asdict()
+        self.head["recognizer"] = restorer.recognizer_file._asdict() if restorer.recognizer_file else None
 
     @property
     def num_by_other_weights(self) -> int:
         """Faces of earlier runs of which the head does not speak."""
         return sum(face.get("weights_sha256") != self.weights_sha256 for face in self.faces.values())
 
-    def add(self, job: Job, face: RestoredFace, seconds: float) -> None:
-        """A restored face, whose picture is on disk."""
-        entry = describe(job, face, seconds) | {"weights_sha256": self.weights_sha256}
+    def is_done(self, job: Job, settings: str) -> bool:
+        """Whether an earlier run has made this very result, and it is still there."""
+        keys = self._faces_of[os.path.abspath(job.output)]
+        entries = [self.faces[key] for key in keys if key in self.faces]
+        failed = any(key in self.failures for key in keys)
+        same = bool(entries) and all(face.get("settings") == settings for face in entries)
+        return same and not failed and job.output.exists()
+
+    def begin(self, job: Job) -> None:
+        """Forget what earlier runs say of a result, since it is made again."""
+        for key in self._faces_of.pop(os.path.abspath(job.output), ()):
+            self.faces.pop(key, None)
+            self.failures.pop(key, None)
+
+    def add(self, job: Job, face: RestoredFace, seconds: float, /, **more: Any) -> None:
+        """A restored face, whose picture is on disk. `more` stands beside or in place of what `describe` says."""
+        entry = describe(job, face, seconds) | {"weights_sha256": self.weights_sha256} | more
         self.faces[_key(entry)] = entry
+        self._faces_of[_result(entry)].add(_key(entry))
         self.failures.pop(_key(entry), None)
         self.num_restored += 1
 
-    def fail(self, job: Job, error: Exception) -> None:
+    def fail(self, job: Job, error: Exception, /, **more: Any) -> None:
         """A face that could not be restored. A picture that an earlier run has made of it stays listed."""
-        entry = {"input": str(job.path), "restored": str(job.output), "error": str(error)}
+        entry = {"input": str(job.path), "restored": str(job.output), "error": str(error), **more}
         self.failures[_key(entry)] = entry
+        self._faces_of[_result(entry)].add(_key(entry))
         self.num_failed += 1
 
     def finish(self) -> None:
@@ -114,3 +138,8 @@ def describe(job: Job, face: RestoredFace, seconds: float) -> Entry:
 def _key(entry: Entry) -> str:
     """The picture that an entry speaks of."""
     return os.path.abspath(str(entry.get("restored", "")))
+
+
+def _result(entry: Entry) -> str:
+    """The result that an entry belongs to: the photo, or the aligned face itself."""
+    return os.path.abspath(str(entry.get("final") or entry.get("restored", "")))

@@ -52,8 +52,18 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    columns = list(rows[0])
+    write_table(path, columns, ([row.get(column, "") for column in columns] for row in rows))
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A CSV with this header and these rows, of which there may be none.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
     writer.writerows(rows)
     write_text(path, text.getvalue())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -14,19 +14,27 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from basicsr.utils.errors import UserError
 
-def init_distributed(device: torch.device, timeout: float = 1800.0) -> None:
+
+def init_distributed(device: torch.device, timeout: float = 1800.0, backend: str = "auto") -> None:
     """Join the process group that torchrun describes in the environment; nothing without torchrun.
 
     Args:
         timeout: seconds after which waiting for another rank is an error.
+        backend: nccl or gloo for what is on the device; auto: nccl on a GPU.
+    Raises:
+        UserError: nccl without a GPU, or a torch that was built without it.
     """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         return
     if int(os.environ["WORLD_SIZE"]) > 1:
+        if backend == "nccl" and (device.type != "cuda" or not dist.is_nccl_available()):
+            raise UserError(f"train.backend: nccl cannot be had here (device {device}). Use auto or gloo.")
         # gloo beside nccl: what ranks tell each other about signals and faults must not wait for the GPU
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        on_gpu = device.type == "cuda" and backend != "gloo" and dist.is_nccl_available()
+        both = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        dist.init_process_group(both, timeout=timedelta(seconds=timeout))
     if not is_main():  # what concerns the whole run is said once, by rank 0
         logging.getLogger("basicsr").setLevel(logging.WARNING)
 
@@ -37,13 +45,25 @@ def close_distributed() -> None:
         dist.destroy_process_group()
 
 
-def default_device() -> torch.device:
-    """This rank's GPU where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-        return device
-    return torch.device("cpu")
+def default_device(env: Mapping[str, str] = os.environ) -> torch.device:
+    """This rank's GPU, by LOCAL_RANK, where there is one, else the CPU.
+
+    Raises:
+        UserError: this node has more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    index, num_gpus = int(env.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if num_gpus == 1 and "SLURM_LOCALID" in env:
+        index = 0  # Slurm may show each process its own GPU alone
+    if index >= num_gpus:
+        raise UserError(
+            f"LOCAL_RANK is {index}, but this node shows {num_gpus} GPU(s). Start at most {num_gpus} processes on it "
+            f"(torchrun --nproc_per_node={num_gpus}), or look at CUDA_VISIBLE_DEVICES."
+        )
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    return device
 
 
 def rank() -> int:

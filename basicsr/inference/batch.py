@@ -1,0 +1,49 @@
+"""Faces through the network, many at once: one that cannot be restored, or too little memory, costs the others nothing.
+
+Shapes: S side of an aligned crop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr.faces.detect import Face
+from basicsr.inference.photo import FoundFace
+from basicsr.inference.restorer import FaceRestorer, References
+from basicsr.inference.values import RestoredFace
+from basicsr.utils.errors import ImageFileError, UserError
+from basicsr.utils.img_util import Image
+
+logger = logging.getLogger(__name__)
+
+
+def whole_face(image: Image) -> FoundFace:
+    """An aligned crop as the one face of itself."""
+    size = len(image)
+    box = np.array([0, 0, size, size], np.float32)
+    return FoundFace(Face(box, 1.0, np.zeros((5, 2), np.float32)), np.eye(2, 3), image)
+
+
+def restore_each(
+    restorer: FaceRestorer, crops: Sequence[Image], refs: Sequence[References], **knobs: Any
+) -> list[RestoredFace | UserError]:
+    """Restore a batch; a face that cannot be restored, or no memory for so many, costs the others nothing."""
+    try:
+        return list(restorer.restore_batch(crops, refs, **knobs))
+    except ImageFileError as error:
+        if len(crops) == 1:
+            return [error]
+    except torch.OutOfMemoryError as error:
+        if len(crops) == 1:
+            raise UserError("not enough memory for a single face. Free the device, or take --device cpu.") from error
+        logger.warning("not enough memory for %d faces at once, taken in halves; lower --batch_size", len(crops))
+    half = len(crops) // 2
+    return [
+        *restore_each(restorer, crops[:half], refs[:half], **knobs),
+        *restore_each(restorer, crops[half:], refs[half:], **knobs),
+    ]

@@ -1,0 +1,195 @@
+"""Whole photos: faces found and aligned, restored in batches, painted back.
+
+Shapes: H, W photo; C side of an aligned crop; S side of the network's picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from basicsr.faces import Face, FaceDetector, center_face, ffhq_matrix, warp_by
+from basicsr.faces.align import Points
+from basicsr.faces.parsing import FaceParser
+from basicsr.faces.paste import PlacedFace, draw_boxes, paste_faces
+from basicsr.inference.gallery import Gallery, Match
+from basicsr.inference.restorer import FaceRestorer, References
+from basicsr.inference.upsampler import Upsampler
+from basicsr.inference.values import RestoredFace
+from basicsr.utils.errors import ImageFileError, UserError
+from basicsr.utils.img_util import MAX_SIDE, Image
+from basicsr.utils.picture import shows_no_colour
+
+MIN_CROP = 256  # px: a recogniser sees more in a crop than a small network does
+MIN_STD = 1e-3  # of 255
+RESTORED_PER_BATCH = 4
+
+
+class FoundFace(NamedTuple):
+    """A face of a photo, cut out."""
+
+    face: Face
+    matrix: Points  # (2, 3), px of the photo to px of the crop
+    crop: Image  # uint8 BGR (C, C, 3)
+
+
+class PhotoFace(NamedTuple):
+    """A face of a photo, restored."""
+
+    found: FoundFace
+    restored: RestoredFace
+    match: Match | None  # None without a gallery
+
+
+class RestoredPhoto(NamedTuple):
+    """A photo with its faces restored."""
+
+    image: Image  # uint8 BGR (round(H * upscale), round(W * upscale), 3)
+    faces: list[PhotoFace]
+
+
+def crop_size(restorer: FaceRestorer) -> int:
+    """Side of the crops that a restorer is given, px."""
+    return max(restorer.size, MIN_CROP)
+
+
+def find_faces(
+    image: Image, detector: FaceDetector, size: int, only_center_face: bool = False, name: str = "a picture"
+) -> list[FoundFace]:
+    """The faces of a photo, from left to right, however small.
+
+    Args:
+        image: uint8 BGR (H, W, 3).
+        size: side of the crops, px.
+        name: stands in errors.
+    Raises:
+        ImageFileError: there is none.
+    """
+    faces: Sequence[Face] = detector.detect(image)
+    if only_center_face:
+        center = center_face(faces, (image.shape[0], image.shape[1]))
+        faces = [] if center is None else [center]
+    found = []
+    for face in sorted(faces, key=lambda face: float(face.box[0] + face.box[2])):
+        try:
+            matrix = ffhq_matrix(face.landmarks, size)
+        except ValueError as error:
+            raise ImageFileError(f"{name}: a face cannot be aligned ({error}). Raise --detection_threshold.") from error
+        found.append(FoundFace(face, matrix, warp_by(image, matrix, size)))
+    if not found:
+        raise ImageFileError(
+            f"{name}: no face found. Lower --detection_threshold, raise --detect_size for small faces, or pass an "
+            "aligned crop with --has_aligned."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Painter:
+    """How restored faces get back into their photo.
+
+    Args:
+        upscale: px of the result per px of the photo.
+        parser: says which pixels are face; None: a soft oval.
+        upsampler: enlarges the background; None: bicubic.
+        face_upsampler: enlarges the restored faces, too.
+        draw_box: a numbered box around each face.
+        keep_gray: faces of gray photos are gray.
+    """
+
+    upscale: float = 1.0
+    parser: FaceParser | None = None
+    upsampler: Upsampler | None = None
+    face_upsampler: Upsampler | None = None
+    draw_box: bool = False
+    keep_gray: bool = True
+
+    def size_of(self, image: Image) -> tuple[int, int]:
+        """(H, W) of the result for a photo."""
+        return max(1, round(image.shape[0] * self.upscale)), max(1, round(image.shape[1] * self.upscale))
+
+    def background(self, image: Image) -> Image:
+        """The photo, enlarged, its faces as they were.
+
+        Raises:
+            ImageFileError: it would have a side above MAX_SIDE.
+        """
+        size = self.size_of(image)
+        if max(size) > MAX_SIDE:
+            raise ImageFileError(f"the result would have {size[1]}x{size[0]} px, at most {MAX_SIDE} a side: lower -s.")
+        if self.upsampler is not None:
+            return self.upsampler.enlarge_to(image, size)
+        if size == image.shape[:2]:
+            return image
+        how = cv2.INTER_CUBIC if self.upscale > 1 else cv2.INTER_AREA
+        return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=how), np.uint8)
+
+    def alpha(self, alpha: Image | None) -> Image | None:
+        """The transparency (H, W) of a photo, enlarged as the photo is."""
+        if alpha is None:
+            return None
+        height, width = self.size_of(alpha)
+        return np.asarray(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+    def paint(self, image: Image, found: Sequence[FoundFace], restored: Sequence[Image]) -> Image:
+        """The photo, enlarged, with the restored faces (S, S, 3) in the places of those that were found."""
+        masks = self.parser.masks(restored) if self.parser is not None and restored else [None] * len(restored)
+        placed = []
+        for face, picture, mask in zip(found, restored, masks, strict=True):
+            large = self.face_upsampler.enlarge(picture) if self.face_upsampler is not None else picture
+            placed.append(PlacedFace(large, face.matrix, len(face.crop), mask))
+        painted = paste_faces(self.background(image), placed, self.upscale)
+        if self.keep_gray and shows_no_colour(image):
+            painted = as_gray(painted)
+        return draw_boxes(painted, [f.face.box for f in found], self.upscale) if self.draw_box else painted
+
+    def toned(self, restored: Image, crop: Image, gray: bool) -> Image:
+        """The restored face, gray with brightness and contrast of the degraded crop where the photo is gray."""
+        return match_gray(restored, crop) if gray and self.keep_gray else restored
+
+
+def as_gray(image: Image) -> Image:
+    """Without colour, uint8 BGR (H, W, 3)."""
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
+
+
+def match_gray(restored: Image, crop: Image) -> Image:
+    """`restored` (S, S, 3) without colour, with the mean and standard deviation of `crop` (C, C, 3)."""
+    gray = as_gray(restored).astype(np.float32)
+    scale = float(crop.std()) / max(float(gray.std()), MIN_STD)
+    return np.rint(np.clip((gray - gray.mean()) * scale + crop.mean(), 0, 255)).astype(np.uint8)
+
+
+def restore_photo(
+    restorer: FaceRestorer,
+    image: Image,
+    name: str,
+    refs: References,
+    detector: FaceDetector,
+    gallery: Gallery | None,
+    painter: Painter,
+    only_center_face: bool,
+    knobs: Mapping[str, Any],
+) -> RestoredPhoto:
+    """See `FaceRestorer.restore_photo`."""
+    if painter.upscale <= 0:
+        raise UserError(f"upscale is {painter.upscale}, expected more than 0.")
+    found = find_faces(image, detector, crop_size(restorer), only_center_face, name)
+    matches: list[Match | None] = [None] * len(found)
+    its_refs: list[References] = [refs] * len(found)
+    if gallery is not None:
+        embeddings = restorer.embed([face.crop for face in found]).cpu().numpy()
+        matches = list(gallery.match(embeddings))
+        its_refs = [gallery.photos_of(m.person) if m is not None and m.person is not None else () for m in matches]
+    faces: list[RestoredFace] = []
+    for i in range(0, len(found), RESTORED_PER_BATCH):
+        crops = [face.crop for face in found[i : i + RESTORED_PER_BATCH]]
+        faces += restorer.restore_batch(crops, its_refs[i : i + RESTORED_PER_BATCH], **knobs)
+    gray = shows_no_colour(image)
+    toned = [painter.toned(face.image, f.crop, gray) for face, f in zip(faces, found, strict=True)]
+    joined = [PhotoFace(*parts) for parts in zip(found, faces, matches, strict=True)]
+    return RestoredPhoto(painter.paint(image, found, toned), joined)

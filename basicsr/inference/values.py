@@ -1,0 +1,78 @@
+"""What goes into a restorer and what comes out: photos, knobs, restored faces, and the checks of them.
+
+Shapes: S side of the network's picture.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from basicsr.models.identity_source import IdentityMode
+from basicsr.utils.errors import ImageFileError, UserError
+from basicsr.utils.img_util import Image
+
+Photo = Image | str | Path
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Knobs(NamedTuple):
+    """What a face was restored with; None where the knob had nothing to act on."""
+
+    w: float
+    adain: bool
+    w_id: float | None  # None without an identity, as in the mode none
+    id_scale: float | None
+
+
+class RestoredFace(NamedTuple):
+    """A restored face and what is known of its identity. Similarities are cosines of the network's own recogniser.
+
+    The mode is none, whatever was asked for, where E_LQ finds no identity in the degraded photo.
+    """
+
+    image: Image  # uint8 BGR (S, S, 3)
+    mode: IdentityMode
+    similarity_before: float | None  # degraded photo to reference; None without a reference
+    similarity_after: float | None  # restored face to reference
+    knobs: Knobs
+
+
+def choose_device(name: Device) -> torch.device:
+    """The device of that name; "auto" takes cuda, then mps, then cpu."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        usable = ", ".join(kind for kind, there in available.items() if there)
+        raise UserError(f"--device {name}: there is none on this machine. Usable: auto, {usable}.")
+    return torch.device(name)
+
+
+def check_knobs(w: float, w_id: float, id_scale: float) -> None:
+    """Refuse knobs that would give a broken picture without a word.
+
+    Raises:
+        UserError: one is not finite, or w or w_id is negative.
+    """
+    for name, value in (("w", w), ("w_id", w_id)):
+        if not (math.isfinite(value) and value >= 0):
+            raise UserError(f"{name} is {value}, expected a finite number of at least 0.")
+    if not math.isfinite(id_scale):
+        raise UserError(f"id_scale is {id_scale}, expected a finite number (1 is plain guidance).")
+
+
+def check_square(image: Image, name: str) -> None:
+    """Refuse what is no aligned crop: resized to a square, such a face would be squashed.
+
+    Raises:
+        ImageFileError: the picture is not square.
+    """
+    height, width = image.shape[:2]
+    if height != width:
+        raise ImageFileError(
+            f"{name}: {width}x{height} px, expected a square crop of an aligned face. Crop it to the FFHQ framing."
+        )

@@ -1,0 +1,130 @@
+"""The plan of an ablation: what is trained once, what each row is restored from, and what a smaller budget changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from _ablation_plan import Plan, scaled_iterations
+from _steps import Step
+from run_ablation import keep_to_the_plan
+
+from basicsr.config import parse_options
+from basicsr.evaluation.ablation_options import AblationOptions, read_ablation
+from basicsr.utils.errors import OptionError, UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "options" / "ablation" / "lfw.yml"
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> AblationOptions:
+    monkeypatch.chdir(ROOT)
+    return read_ablation(SHIPPED)
+
+
+def plan_of(options: AblationOptions, rows: Sequence[str], seeds: int = 1, budget: float = 1.0) -> Plan:
+    return Plan(options, rows, seeds, budget, Path("experiments/x"))
+
+
+def command_of(step: Step) -> str:
+    return " ".join(step.command)
+
+
+def test_stage_one_is_trained_once_and_a0_shares_the_stage_two_of_a(options: AblationOptions) -> None:
+    """Without a picture in stage II it makes no difference how an image loss would reach the codes."""
+    plan = plan_of(options, ("A0", "A", "B"), seeds=2)
+    names = [name.rpartition("_")[0] or name for name in plan.trainings]
+    assert names.count("stage1") == 1
+    assert names.count("stage2_a0") == names.count("stage2_b") == 2
+    assert names.count("stage2_a") == 0
+    assert names.count("stage3_a0") == names.count("stage3_a") == names.count("stage3_b") == 2
+    third = command_of(plan.trainings["stage3_a_seed1"])
+    assert "path:pretrain_network_g=experiments/x/experiments/stage2_a0_seed1/models/net_g_latest.pth" in third
+    assert "path:pretrain_network_d=experiments/x/experiments/stage1/models/net_d_latest.pth" in third
+
+
+def test_every_row_is_its_option_file_over_the_bases_of_the_experiment(options: AblationOptions) -> None:
+    plan = plan_of(options, ("D",))
+    for stage in (2, 3):
+        command = plan.trainings[f"stage{stage}_d_seed0"].command
+        assert f"options/ablation/stage{stage}_d.yml" in command
+        assert f"_base_={ROOT}/options/lfw/stage{stage}.yml" in command
+
+
+def test_a_row_with_references_is_restored_with_right_wrong_no_own_and_perfect_ones(options: AblationOptions) -> None:
+    plan = plan_of(options, ("B", "C"))
+    labels = [run.label for stage, _, run in plan.restorations() if stage == 3]
+    row_c = [f"C {mode}" for mode in ("ref", "wrong", "none", "self", "oracle")]
+    assert labels == ["B", "B w=0", "B w=1", *row_c, "C w=0", "C w=1"]
+    commands = {step.title: command_of(step) for step in plan.layers()[-1]}
+    wrong = commands["restore C wrong, stage 3, seed 0"]
+    assert "pairs_wrong.csv" in wrong
+    assert "--mode ref" in wrong
+    assert "--mode none" in commands["restore B, stage 3, seed 0"]
+
+
+def test_a_restoration_that_two_rows_share_is_made_once(options: AblationOptions) -> None:
+    plan = plan_of(options, ("A0", "A"))
+    made = [step.makes for step in plan.layers()[-1]]
+    assert len(made) == len(set(made))
+    second = [plan.folder_of(run) for stage, _, run in plan.restorations() if stage == 2]
+    assert len(second) == 2
+    assert len(set(second)) == 1
+
+
+def test_a_budget_scales_every_iteration_and_leaves_shares(options: AblationOptions) -> None:
+    base = parse_options(ROOT / options.stage3, check_files=False)
+    forced = scaled_iterations(base, 0.1)
+    smaller = parse_options(ROOT / options.stage3, forced, check_files=False)
+    assert base.train is not None
+    assert smaller.train is not None
+    assert smaller.train.total_iter == round(base.train.total_iter * 0.1)
+    assert smaller.train.scheduler is not None
+    assert msgspec.to_builtins(smaller.train.scheduler)["periods"] == (smaller.train.total_iter,)
+    assert smaller.train.stage["net_d_start_iter"] == round(base.train.stage["net_d_start_iter"] * 0.1)
+    ends = [phase["until"] for phase in smaller.train.stage["schedule"]]
+    assert ends == [phase["until"] for phase in base.train.stage["schedule"]]
+    assert scaled_iterations(base, 1.0) == []
+
+
+def test_absolute_phases_are_scaled_too() -> None:
+    base = parse_options(ROOT / "options" / "stage3_id.yml", check_files=False)
+    assert base.train is not None
+    smaller = parse_options(ROOT / "options" / "stage3_id.yml", scaled_iterations(base, 0.01), check_files=False)
+    assert smaller.train is not None
+    for before, after in zip(base.train.stage["schedule"], smaller.train.stage["schedule"], strict=True):
+        expected = before["until"] if not isinstance(before["until"], int) else round(before["until"] * 0.01)
+        assert after["until"] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("rows: [A, Bee]", r"rows\[1\]: no row 'Bee'.* \(.*lfw.yml:\d+\)"),
+        ("rows: [A, A]", "the row 'A' is named twice"),
+        ("row: [A]", "row: no such key. Did you mean 'rows'"),
+        ("w: -1", r"w: Expected `float` >= 0.0"),
+        ("stage2: options/lfw/stage4.yml", "stage2: no such option file: options/lfw/stage4.yml"),
+        ("test: {index: a.csv, size: 64, strenght: large}", "test.strenght: no such key. Did you mean 'strength'"),
+    ],
+)
+def test_a_fault_in_the_option_file_is_one_line_with_its_place(
+    options: AblationOptions, tmp_path: Path, change: str, reason: str
+) -> None:
+    path = tmp_path / "lfw.yml"
+    path.write_text(f"_base_: {SHIPPED}\n{change}\n")
+    with pytest.raises(OptionError, match=reason) as caught:
+        read_ablation(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_another_budget_is_refused_and_more_rows_are_welcome(
+    options: AblationOptions, tmp_path: Path
+) -> None:
+    keep_to_the_plan(tmp_path / "plan.json", plan_of(options, ("A",)))
+    keep_to_the_plan(tmp_path / "plan.json", plan_of(options, ("A", "B"), seeds=3))
+    with pytest.raises(UserError, match="another budget"):
+        keep_to_the_plan(tmp_path / "plan.json", plan_of(options, ("A",), budget=0.5))
