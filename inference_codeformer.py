@@ -51,7 +51,7 @@ from basicsr.inference.upsampler import Upsampler
 from basicsr.inference.video import VideoRun, VideoSettings, video_output
 from basicsr.inference.video_file import is_video
 from basicsr.utils.cli import run_main
-from basicsr.utils.errors import UserError
+from basicsr.utils.errors import UserError, WeightsError
 from basicsr.utils.img_util import list_images
 from basicsr.utils.text_util import make_folder
 from basicsr.utils.weights import sha256_of
@@ -78,14 +78,17 @@ def load_detectors(args: argparse.Namespace) -> tuple[FaceDetector | None, FaceD
     """What finds the faces of photos, and of references; None for aligned crops."""
     if args.has_aligned and args.detector is None:
         return None, None
-    detector = load_detector(
-        args.detector or args.detection_model,
-        score_threshold=args.detection_threshold,
-        nms_threshold=args.nms_threshold,
-        max_side=args.detect_size,
-        num_threads=1,  # the threads that read ahead are the parallelism
-        weights_folder=ROOT / "weights",
-    )
+    try:
+        detector = load_detector(
+            args.detector or args.detection_model,
+            score_threshold=args.detection_threshold,
+            nms_threshold=args.nms_threshold,
+            max_side=args.detect_size,
+            num_threads=1,  # the threads that read ahead are the parallelism
+            weights_folder=ROOT / "weights",
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{error} Aligned face crops need no detector: --has_aligned.") from error
     return None if args.has_aligned else detector, detector
 
 
@@ -134,6 +137,8 @@ def make_gallery(
 def fingerprints(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[Path, str]:
     """Of each result what decides it: weights, flags, and the files that go in, by size and time of change."""
     flags = {name: str(value) for name, value in vars(args).items() if name not in NOT_IN_FINGERPRINT}
+    if not args.weights.is_file():
+        raise WeightsError(f"{args.weights}: no such weights file.")
     people = people_of(args.ref_dir) if args.ref_dir is not None else {}
     gallery = [stamp(path) for files in people.values() for path in files]
     common: list[Any] = [sha256_of(args.weights), flags, gallery]

@@ -108,7 +108,7 @@ class Worker:
 
     def _chosen(self, faces: Sequence[Face], image_size: tuple[int, int]) -> list[Face]:
         if self.settings.faces == "all":
-            return list(faces)
+            return sorted(faces, key=lambda face: float(face.box[0] + face.box[2]))  # from left to right
         one = largest_face(faces) if self.settings.faces == "largest" else center_face(faces, image_size)
         return [] if one is None else [one]
 

@@ -14,9 +14,10 @@ from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES_OF_RELEASE = ("codeformer.pth", "vqgan_code1024.pth", "vqgan_discriminator.pth")
-# options/ablation/<data>.yml says which trainings are compared (test_ablation_plan.py), it is none itself
+# options/ablation/<data>.yml says which trainings are compared (test_ablation_plan.py), options/test/ what is judged
+# (test_plan.py): no trainings
 COMPARISONS = {path for path in (ROOT / "options" / "ablation").glob("*.yml") if not path.name.startswith("stage")}
-FILES = sorted({*(ROOT / "options").rglob("*.yml")} - COMPARISONS)
+FILES = sorted({*(ROOT / "options").rglob("*.yml")} - COMPARISONS - {*(ROOT / "options" / "test").glob("*.yml")})
 
 for package in ("archs", "data", "losses", "metrics", "models"):
     importlib.import_module(f"basicsr.{package}")
