@@ -103,8 +103,8 @@ def test_how_it_is_computed_changes_the_weights_by_rounding_alone(
 def test_losses_in_half_precision_stay_near_those_in_float32(toy: Path, stage: int, precision: str) -> None:
     """Of the first iteration, before a step can lead elsewhere: 3 % in bf16, .5 % in fp16.
 
-    All but the GAN loss stay within a quarter of that. It is a mean of logits near zero, and most of its difference is that
-    of the pictures: with the whole discriminator in float32, 2.1 % of the 2.4 % in bf16 remain.
+    All but the GAN loss stay within a quarter of that. It is a mean of logits near zero, and most of its difference is
+    that of the pictures: with the whole discriminator in float32, 2.1 % of the 2.4 % in bf16 remain.
     """
     _, exact = train(stage, toy)
     _, found = train(stage, toy, precision=precision)
