@@ -11,6 +11,10 @@ A face leak is a pair of photos under different names, or none, above --threshol
 leaks out of a copy of leaks.csv in the same folder, and hand it in with --accepted: its pairs are no leaks any more.
 --clean FILE writes the training as an index without every person and photo that leaks.
 
+--group_duplicates FILE writes all photos that were looked at as an index with the column duplicate_group: near
+duplicates of one person share a text there, and IdentityBlindDataset never gives one as reference of another. For a data
+set that is to be trained on name all of its splits (--test_splits test --train_splits train val).
+
 --flaws looks at the labels of all photos, OUT/flaws.csv and OUT/flaws_<kind>.png: near duplicates, photos that resemble
 nobody of their name, two names that look like one person.
 
@@ -29,6 +33,7 @@ import _root  # noqa: F401 - puts the repository root on sys.path, refuses a for
 from _audit_files import write_flaws, write_index, write_leaks
 from _embedding import add_embedding_arguments, check_numbers, embed_photos
 
+from basicsr.data.duplicate_groups import DUPLICATE_COLUMN, DUPLICATE_COSINE, duplicate_groups
 from basicsr.data.label_flaws import Limits, label_flaws
 from basicsr.data.leakage import Leak, face_leaks, file_leaks, identity_leaks, photo_leaks, summary, without_leaks
 from basicsr.data.photo_hash import NUM_BITS, SAME_PHOTO_BITS, HashedFiles, hash_files
@@ -60,14 +65,19 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--max_bits", type=int, default=SAME_PHOTO_BITS, help=text)
     add("--accepted", type=Path, help="CSV with columns test,train: pairs that were looked at and are no leaks")
     add("--clean", type=Path, help="index CSV to write: the training without what leaks")
+    add("--group_duplicates", type=Path, help="index CSV to write: every photo, with the column duplicate_group")
+    text = "cosine from which two photos of a person are near duplicates there (default: %(default)s)"
+    add("--group_cosine", type=float, default=DUPLICATE_COSINE, help=text)
     add("--flaws", action="store_true", help="also look for flaws of the labels")
     for name, value in Limits._field_defaults.items():
         add(f"--{name}", type=float, default=value, help="cosine of --flaws, see docs/data.md (default: %(default)s)")
     args = parser.parse_args(argv)
     limits = dict.fromkeys(Limits._fields, (-1.0, 1.0))
-    check_numbers(args, {"far": (1e-12, 0.5), "threshold": (0.0, 1.0), "max_bits": (0, NUM_BITS // 2 - 1), **limits})
-    if args.flaws and args.recognizer is None:
-        raise OptionError("--flaws needs --recognizer: labels are judged by the faces.")
+    ranges = {"far": (1e-12, 0.5), "threshold": (0.0, 1.0), "group_cosine": (0.01, 1.0)}
+    check_numbers(args, {**ranges, "max_bits": (0, NUM_BITS // 2 - 1), **limits})
+    for option in ("flaws", "group_duplicates"):
+        if getattr(args, option) and args.recognizer is None:
+            raise OptionError(f"--{option} needs --recognizer: it goes by the faces.")
     if args.train is None:
         args.train = args.test
         args.test_splits, args.train_splits = args.test_splits or ["test"], args.train_splits or ["train"]
@@ -96,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         leaks += compare_faces(args, test, train, embedded)
         if args.flaws:
             look_for_flaws(args, everything, embedded)
+        if args.group_duplicates:
+            write_groups(args.group_duplicates, everything, embedded, args.group_cosine)
     kept = [leak for leak in leaks if pair_of(leak) not in accepted]
     write_leaks(args.out, kept)
     if args.clean:
@@ -147,6 +159,16 @@ def look_for_flaws(args: argparse.Namespace, photos: Sequence[ListedPhoto], embe
     named = [photo for photo, ok in zip(photos, embedded.ok, strict=True) if ok]
     limits = Limits(*(getattr(args, name) for name in Limits._fields))
     write_flaws(args.out, label_flaws(named, embedded.vectors[embedded.ok], limits))
+
+
+def write_groups(path: Path, photos: Sequence[ListedPhoto], embedded: EmbeddedFiles, cosine: float) -> None:
+    """All photos as an index with the column of near duplicates; a photo that cannot be read is in no group."""
+    names = [photo.identity if ok else "" for photo, ok in zip(photos, embedded.ok, strict=True)]
+    groups = duplicate_groups(names, embedded.vectors, cosine)
+    columns = [{**photo.attributes, DUPLICATE_COLUMN: group} for photo, group in zip(photos, groups, strict=True)]
+    write_index(path, [photo._replace(attributes=of) for photo, of in zip(photos, columns, strict=True)])
+    several = [group for group in groups if group]
+    logger.info("%s: %d photos in %d groups of near duplicates", path, len(several), len(set(several)))
 
 
 def pair_of(leak: Leak) -> tuple[str, str]:

@@ -151,3 +151,17 @@ def test_an_unreadable_photo_is_not_passed_for_clean(faces, recognizer, caplog):
 def test_what_cannot_be_is_said_in_one_line(faces, options, message):
     with pytest.raises(UserError, match=message):
         run(faces, None, *options)
+
+
+def test_near_duplicates_become_groups_that_the_data_set_keeps_apart(faces, recognizer, tmp_path):
+    twin = imread(faces.folder / faces.rows[0][0])
+    imwrite(faces.folder / "twin.png", twin)
+    faces.rows.append(("twin.png", "p00", "train"))
+    write_index(faces.index, faces.rows)
+    grouped = faces.folder / "grouped.csv"
+    run(faces, recognizer, "--group_duplicates", str(grouped), "--group_cosine", ".999")
+    with grouped.open(newline="", encoding="utf-8") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert {path for path, row in rows.items() if row["duplicate_group"]} == {faces.rows[0][0], "twin.png"}
+    assert rows["twin.png"]["duplicate_group"] == rows[faces.rows[0][0]]["duplicate_group"] != ""
+    assert {path: row["split"] for path, row in rows.items()} == {name: split for name, _, split in faces.rows}

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from basicsr.data.augment import augment_reference, flip
 from basicsr.data.degradation import Degradation, DegradationRanges, apply_copies, sample_copies
+from basicsr.data.duplicate_groups import DUPLICATE_COLUMN
 from basicsr.data.face_index import FaceIndex
 from basicsr.data.image_source import read_face
 from basicsr.data.lmdb_store import LmdbStore
@@ -28,7 +29,6 @@ from basicsr.utils.seed import rng_for
 
 logger = logging.getLogger(__name__)
 
-DUPLICATE_COLUMN = "duplicate_group"  # of the index; empty: no duplicates
 # Separate streams of random numbers: what is drawn for the references leaves ground truth and lq as they are.
 CHOICE_STREAM, REFERENCE_STREAM, DEGRADATION_STREAM = range(3)
 
