@@ -32,7 +32,10 @@ def test_tiles_stand_in_order_of_one_size_with_labels_below() -> None:
 
 def test_columns_are_degraded_reference_and_the_sweep() -> None:
     knobs = Knobs(0.5, False, None, None)
-    sweep = [(0.0, RestoredFace(flat((0, 255, 0)), "ref", 0.1, 0.4, knobs)), (1.0, UserError("no"))]
+    sweep: list[tuple[float, RestoredFace | UserError]] = [
+        (0.0, RestoredFace(flat((0, 255, 0)), "ref", 0.1, 0.4, knobs)),
+        (1.0, UserError("no")),
+    ]
     row = comparison(flat((9, 9, 9)), flat((99, 9, 9)), sweep)
     middles = [tuple(row[MIN_TILE // 2, GAP + i * (MIN_TILE + GAP) + 9]) for i in range(4)]
     assert middles == [(9, 9, 9), (99, 9, 9), (0, 255, 0), (0, 0, 0)]
