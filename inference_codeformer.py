@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path[0] = str(ROOT)
 sys.path.insert(1, str(ROOT / "scripts"))
 import _root  # noqa: F401  a foreign basicsr is named and refused
+import torch
 
 from basicsr.faces import FaceDetector, load_detector
 from basicsr.faces.parsing import FaceParser
@@ -43,6 +44,7 @@ from basicsr.inference import (
     read_results,
 )
 from basicsr.inference.arguments import NAMED_UPSAMPLERS, PARSING, check_arguments, make_parser
+from basicsr.inference.comparison import SWEEP
 from basicsr.inference.gallery import Gallery, people_of, read_gallery
 from basicsr.inference.photo import Painter
 from basicsr.inference.pipeline import Run, RunSettings
@@ -62,7 +64,7 @@ REFERENCES_KEPT = 64  # decoded reference photos that are kept
 # flags that change no result, or are said otherwise in a fingerprint
 NOT_IN_FINGERPRINT = (
     "input_path", "output_path", "pairs", "ref", "device", "recursive", "resume", "dry_run", "batch_size", "threads",
-    "weights", "gallery_cache", "doubtful", "suffix", "ext",
+    "weights", "gallery_cache", "doubtful", "suffix", "ext", "compile", "cpu_threads",
 )  # fmt: skip
 
 
@@ -200,7 +202,12 @@ def main(argv: list[str] | None = None) -> int:
     todo = left_to_do(args, jobs, results, settings)
     if args.dry_run:
         return say_what_would_be_done(todo)
-    restorer = FaceRestorer(args.weights, args.recognizer, args.device, self_encoder=args.self_encoder)
+    if args.cpu_threads is not None:
+        torch.set_num_threads(args.cpu_threads)
+    restorer = FaceRestorer(
+        args.weights, args.recognizer, args.device, self_encoder=args.self_encoder, precision=args.precision,
+        compile_net=args.compile,
+    )  # fmt: skip
     results.describe_restorer(restorer)
     painter = make_painter(args, str(choose_device(args.device)))
     make_folder(folder)
@@ -220,6 +227,7 @@ def main(argv: list[str] | None = None) -> int:
         threads=args.threads,
         doubtful=args.doubtful,
         fingerprints=settings,
+        grid=() if args.grid is None else args.grid or SWEEP,
     )
     if is_clip:
         clip = VideoSettings(args.smooth, args.video_crf, args.save_video_fps, args.resume)

@@ -12,8 +12,8 @@ leaks out of a copy of leaks.csv in the same folder, and hand it in with --accep
 --clean FILE writes the training as an index without every person and photo that leaks.
 
 --group_duplicates FILE writes all photos that were looked at as an index with the column duplicate_group: near
-duplicates of one person share a text there, and IdentityBlindDataset never gives one as reference of another. For a data
-set that is to be trained on name all of its splits (--test_splits test --train_splits train val).
+duplicates of one person share a text there, and IdentityBlindDataset never gives one as reference of another. For a
+data set that is to be trained on name all of its splits (--test_splits test --train_splits train val).
 
 --flaws looks at the labels of all photos, OUT/flaws.csv and OUT/flaws_<kind>.png: near duplicates, photos that resemble
 nobody of their name, two names that look like one person.

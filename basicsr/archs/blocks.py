@@ -128,6 +128,41 @@ class Downsample(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))  # (B, C, H, W) -> (B, C, H/2, W/2)
 
 
+def share_rows(kernel: Tensor, dim: int) -> Tensor:
+    """Kernels with 2 rows in place of the 3 along `dim`, for even and for odd rows of a doubled picture (first axis).
+
+    An even row and the one below it are copies of one row, as are an odd one and the one above.
+    """
+    above, middle, below = kernel.unbind(dim)
+    even, odd = torch.stack([above, middle + below], dim), torch.stack([above + middle, below], dim)
+    return torch.stack([even, odd])
+
+
+def upsample_and_convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 3x3 convolution of x doubled (nearest neighbour), without doubling x: 4/9 of the multiplications.
+
+    Of the nine pixels that a kernel sees there, only four differ. Each of the four positions of a result pixel over
+    its source has so a 2x2 kernel of sums of `weight`.
+
+    Args:
+        x: (B, C, H, W), channels-last.
+        weight: (D, C, 3, 3).
+    Returns:
+        (B, D, 2H, 2W), channels-last.
+    """
+    kernels = share_rows(share_rows(weight, 3), 3).flatten(0, 2)  # (D, C, 3, 3) -> (2, 2, D, C, 2, 2) -> (4D, C, 2, 2)
+    kernels = kernels.contiguous(memory_format=torch.channels_last)
+    batch, _, height, width = x.shape
+    # every 2x2 window of x in a border of zeros; position (a, b) takes those that begin a rows below, b columns right
+    windows = F.conv2d(x, kernels, None if bias is None else bias.repeat(4), padding=1)  # (B, 4D, H+1, W+1)
+    windows = windows.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # (B, H+1, W+1, 2, 2, D)
+    result = windows.new_empty(batch, height, 2, width, 2, windows.shape[-1])
+    for a in range(2):
+        for b in range(2):
+            result[:, :, a, :, b] = windows[:, a : a + height, b : b + width, a, b]
+    return result.view(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+
+
 class Upsample(nn.Module):
     """Twice the size: nearest neighbour, then a convolution."""
 
@@ -136,7 +171,11 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # (B, C, H, W) -> (B, C, 2H, 2W)
+        """(B, C, H, W) -> (B, C, 2H, 2W)"""
+        wants_grad = torch.is_grad_enabled() and (x.requires_grad or self.conv.weight.requires_grad)
+        if x.device.type == "cpu" and is_channels_last(x) and not wants_grad:
+            return upsample_and_convolve(x, self.conv.weight, self.conv.bias)
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def adaptive_instance_norm(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from basicsr.inference.gallery import MATCH_MARGIN, MATCH_THRESHOLD
 from basicsr.inference.run_settings import DOUBTFUL
 from basicsr.inference.values import check_knobs
+from basicsr.inference.video_file import is_video
 from basicsr.utils.errors import UserError
 
 WEIGHTS = Path("weights")
@@ -24,6 +25,10 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("-w", "--fidelity_weight", type=float, default=0.5, help="0 quality .. 1 fidelity to the input")
     parser.add_argument("--weights", type=Path, default=WEIGHTS / "CodeFormer/codeformer.pth")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    parser.add_argument("--precision", choices=["auto", "float32", "bf16", "fp16"], default="float32",
+                        help="float32 (default, as released); auto: bf16 where the device has it")  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, faster then")
+    parser.add_argument("--cpu_threads", type=int, help="of the network on a CPU (default: one for each core)")
     _add_identity(parser.add_argument_group("identity"))
     _add_photos(parser.add_argument_group("whole photos"))
     _add_video(parser.add_argument_group("videos"))
@@ -84,6 +89,9 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--ext", choices=FORMATS, default="png", help="format of the results; auto: of the input")
     group.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1..100")
     group.add_argument("--suffix", help="_SUFFIX is added to the names of the results")
+    group.add_argument("--grid", type=float, nargs="*", metavar="W",
+                       help="comparison pictures: degraded, reference, restored with each W (default: 0 .25 .5 .75 1)",
+                       )  # fmt: skip
     group.add_argument("--batch_size", type=int, default=4, help="faces that the network sees at once")
     group.add_argument("--threads", type=int, default=2, help="that read ahead, and as many that write behind")
 
@@ -100,8 +108,12 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"-i {args.input_path}: no such file or folder.")
     if args.mode == "ref" and args.pairs is None and not args.ref and args.ref_dir is None:
         raise UserError("--mode ref: needs reference photos. Name them with --ref, or use --mode self.")
-    for name, low in (("batch_size", 1), ("threads", 1), ("bg_tile", 0)):
-        if getattr(args, name) < low:
+    if args.grid is not None and args.input_path is not None and is_video(args.input_path):
+        raise UserError("--grid: compares photos. Leave it out for a video.")
+    for w in args.grid or ():
+        check_knobs(w, 1.0, 1.0)
+    for name, low in (("batch_size", 1), ("threads", 1), ("bg_tile", 0), ("cpu_threads", 1)):
+        if getattr(args, name) is not None and getattr(args, name) < low:
             raise UserError(f"--{name} is {getattr(args, name)}, expected at least {low}.")
     if not 0 < args.upscale <= 16:
         raise UserError(f"--upscale is {args.upscale:g}, expected more than 0 and at most 16.")

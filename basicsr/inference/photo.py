@@ -26,7 +26,6 @@ from basicsr.utils.picture import shows_no_colour
 
 MIN_CROP = 256  # px: a recogniser sees more in a crop than a small network does
 MIN_STD = 1e-3  # of 255
-RESTORED_PER_BATCH = 4
 
 
 class FoundFace(NamedTuple):
@@ -43,6 +42,27 @@ class PhotoFace(NamedTuple):
     found: FoundFace
     restored: RestoredFace
     match: Match | None  # None without a gallery
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom; px of the photo."""
+        left, top, right, bottom = (float(value) for value in self.found.face.box)
+        return left, top, right, bottom
+
+    @property
+    def person(self) -> str | None:
+        """Who it is, of a gallery; None where nobody was clear enough."""
+        return None if self.match is None else self.match.person
+
+    @property
+    def similarity_before(self) -> float | None:
+        """Cosine of the degraded face to the references; None without any."""
+        return self.restored.similarity_before
+
+    @property
+    def similarity_after(self) -> float | None:
+        """Cosine of the restored face to the references; None without any."""
+        return self.restored.similarity_after
 
 
 class RestoredPhoto(NamedTuple):
@@ -164,32 +184,40 @@ def match_gray(restored: Image, crop: Image) -> Image:
     return np.rint(np.clip((gray - gray.mean()) * scale + crop.mean(), 0, 255)).astype(np.uint8)
 
 
-def restore_photo(
+def restore_photos(
     restorer: FaceRestorer,
-    image: Image,
-    name: str,
-    refs: References,
+    photos: Sequence[tuple[str, Image]],
+    refs: Sequence[References],
     detector: FaceDetector,
     gallery: Gallery | None,
     painter: Painter,
     only_center_face: bool,
+    batch_size: int,
     knobs: Mapping[str, Any],
-) -> RestoredPhoto:
-    """See `FaceRestorer.restore_photo`."""
+) -> list[RestoredPhoto]:
+    """See `FaceRestorer.restore_photos`. `photos`: name and uint8 BGR (H, W, 3)."""
     if painter.upscale <= 0:
         raise UserError(f"upscale is {painter.upscale}, expected more than 0.")
-    found = find_faces(image, detector, crop_size(restorer), only_center_face, name)
-    matches: list[Match | None] = [None] * len(found)
-    its_refs: list[References] = [refs] * len(found)
-    if gallery is not None:
-        embeddings = restorer.embed([face.crop for face in found]).cpu().numpy()
-        matches = list(gallery.match(embeddings))
-        its_refs = [gallery.photos_of(m.person) if m is not None and m.person is not None else () for m in matches]
-    faces: list[RestoredFace] = []
-    for i in range(0, len(found), RESTORED_PER_BATCH):
-        crops = [face.crop for face in found[i : i + RESTORED_PER_BATCH]]
-        faces += restorer.restore_batch(crops, its_refs[i : i + RESTORED_PER_BATCH], **knobs)
-    gray = shows_no_colour(image)
-    toned = [painter.toned(face.image, f.crop, gray) for face, f in zip(faces, found, strict=True)]
-    joined = [PhotoFace(*parts) for parts in zip(found, faces, matches, strict=True)]
-    return RestoredPhoto(painter.paint(image, found, toned), joined)
+    size = crop_size(restorer)
+    found = [find_faces(image, detector, size, only_center_face, name) for name, image in photos]
+    matches: list[Match | None] = []
+    its_refs: list[References] = []
+    for faces, given in zip(found, refs, strict=True):
+        if gallery is None:
+            matches += [None] * len(faces)
+            its_refs += [given] * len(faces)
+            continue
+        of_photo = gallery.match(restorer.embed([face.crop for face in faces]).cpu().numpy())
+        matches += of_photo
+        its_refs += [gallery.photos_of(m.person) if m.person is not None else () for m in of_photo]
+    crops = [face.crop for faces in found for face in faces]
+    restored: list[RestoredFace] = []
+    for i in range(0, len(crops), batch_size):
+        restored += restorer.restore_batch(crops[i : i + batch_size], its_refs[i : i + batch_size], **knobs)
+    results, rest = [], iter(zip(restored, matches, strict=True))
+    for (_, image), faces in zip(photos, found, strict=True):
+        joined = [PhotoFace(face, *parts) for face, parts in zip(faces, rest, strict=False)]
+        gray = shows_no_colour(image)
+        toned = [painter.toned(face.restored.image, face.found.crop, gray) for face in joined]
+        results.append(RestoredPhoto(painter.paint(image, faces, toned), joined))
+    return results

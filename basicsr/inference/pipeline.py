@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from basicsr.inference.batch import restore_each, whole_face
+from basicsr.inference.comparison import comparison
 from basicsr.inference.gallery import Gallery, Match
 from basicsr.inference.jobs import Job
 from basicsr.inference.photo import crop_size, find_faces
@@ -150,6 +151,12 @@ class Run:
         refs = [refs for _, _, refs in batch]
         faces = restore_each(self.restorer, crops, refs, mode=self.settings.mode, **self.settings.knobs)
         seconds = (time.perf_counter() - start) / len(batch)
+        for w in self.settings.grid:
+            others = restore_each(
+                self.restorer, crops, refs, mode=self.settings.mode, **{**self.settings.knobs, "w": w}
+            )
+            for (photo, i, _), other in zip(batch, others, strict=True):
+                photo.sweeps.setdefault(i, []).append((w, other))
         for (photo, i, _), face in zip(batch, faces, strict=True):
             photo.faces[i], photo.seconds[i] = face, seconds
             if i == len(photo.faces) - 1:  # faces wait in order: the last one completes its photo
@@ -171,6 +178,7 @@ class Run:
             if self.settings.detector is not None:
                 write_picture(self.place(job, i, "cropped_faces"), Picture(face.crop), self.settings.quality)
                 write_picture(self.place(job, i, "restored_faces"), Picture(toned), self.settings.quality)
+        self._write_comparisons(photo)
         if not restored:
             return
         image, alpha = restored[0], None
@@ -182,6 +190,21 @@ class Run:
                 return
         gray = picture.is_gray and painter.keep_gray and not painter.draw_box
         write_picture(job.output, Picture(image, alpha, picture.icc, gray), self.settings.quality)
+
+    def _write_comparisons(self, photo: OpenPhoto) -> None:
+        """comparisons/<name>.png of aligned crops, comparisons/<name>_<NN>.png of the faces of a photo."""
+        prepared, gallery = photo.prepared, self.settings.gallery
+        for i, sweep in photo.sweeps.items():
+            match, refs = photo.matches[i], prepared.refs
+            if match is not None and match.person is not None and gallery is not None:
+                refs = gallery.photos_of(match.person)
+            drawn = comparison(prepared.found[i].crop, refs[0] if refs else None, sweep)
+            if self.settings.detector is not None:
+                path = self.place(prepared.job, i, "comparisons")
+            else:
+                below = prepared.job.output.relative_to(self.settings.folder / "restored_faces")
+                path = self.settings.folder / "comparisons" / below.with_suffix(".png")
+            write_picture(path, Picture(drawn), self.settings.quality)
 
     def place(self, job: Job, number: int, folder: str) -> Path:
         """Where a face of a photo goes: FOLDER/<name>_<NN>.png, beside final_results/<name>."""

@@ -5,7 +5,8 @@ Shapes: B faces; R references; S side of the network's picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from basicsr.archs.codeformer_arch import CodeFormerOutput
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.kv_share import ReferencePhotos
 from basicsr.archs.self_encoder_arch import SelfEncoder
+from basicsr.inference.execution import Precision, choose_precision, compiled, one_at_a_time, store_weights_as
 from basicsr.inference.parts import UsedFile, load_network, recognizer_of, self_encoder_of
 from basicsr.inference.values import (
     Device,
@@ -58,6 +61,8 @@ def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
 class FaceRestorer:
     """A network with its weights, and the recogniser (and E_LQ) that it was trained with.
 
+    Any number of threads may use one object: their calls take turns, and give what they give alone.
+
     Args:
         weights: `.pth` of train.py or `.safetensors` of scripts/convert_weights.py (both say themselves which network
             they are for), or released CodeFormer weights.
@@ -65,7 +70,10 @@ class FaceRestorer:
         device: see `choose_device`.
         param_key: which weights of the file: the averaged ones as a rule.
         self_encoder: file of E_LQ, where it is not at the path that the weights name.
+        precision: see `choose_precision`; the released arithmetic is float32.
+        compile_net: compile the network (torch.compile): minutes at the first face of each batch size, then faster.
     Raises:
+        UserError: there is no such device or precision.
         WeightsError: one of the files is missing or broken, or they do not belong together.
     """
 
@@ -76,12 +84,19 @@ class FaceRestorer:
         device: Device = "auto",
         param_key: str = "params_ema",
         self_encoder: str | Path | None = None,
+        precision: Precision = "float32",
+        compile_net: bool = False,
     ) -> None:
         self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
+        self.lock = threading.RLock()
         net, contents = load_network(weights, param_key)
         # a CPU convolves a quarter faster with the channels innermost, at 64 px as at 512
         self.layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.net = net.to(self.device).to(memory_format=self.layout).eval().requires_grad_(False)
+        if self.dtype != torch.float32:
+            store_weights_as(self.net, self.dtype)
+        self._forward: Callable[..., CodeFormerOutput] = compiled(self.net) if compile_net else self.net
         self.takes_identity = isinstance(net, IDCodeFormer)
         self.recognizer: Recognizer | None = None
         self.self_encoder: SelfEncoder | None = None
@@ -99,6 +114,7 @@ class FaceRestorer:
         """Side of the faces that the network restores, px."""
         return self.net.img_size
 
+    @one_at_a_time
     @torch.inference_mode()
     def encode_references(self, refs: Sequence[Photo]) -> IdentityFeatures:
         """What the networks take from the reference photos of one person (at least one), in place of the photos.
@@ -110,12 +126,14 @@ class FaceRestorer:
         net = cast(IDCodeFormer, self.net)
         if net.inject != "kv_share":
             return features
-        return features._replace(photos=net.reference_cache(ReferencePhotos(images, features.mask)))
+        with self._autocast():
+            return features._replace(photos=net.reference_cache(ReferencePhotos(images, features.mask)))
 
     def restore(self, photo: Photo, refs: References = (), **knobs: Any) -> RestoredFace:
         """Restore one aligned face; see `restore_batch` for the knobs."""
         return self.restore_batch([photo], [refs], **knobs)[0]
 
+    @one_at_a_time
     @torch.inference_mode()
     def restore_batch(
         self,
@@ -148,15 +166,14 @@ class FaceRestorer:
         lq = lq.contiguous(memory_format=self.layout)
         adain = not self.takes_identity if adain is None else adain
         if not self.takes_identity:
-            restored = _finite(self.net(lq, w=w, adain=adain).restored)
+            restored = self._restored(lq, w=w, adain=adain)
             knobs = Knobs(w, adain, None, None)
             return [RestoredFace(tensor2img(picture), "none", None, None, knobs) for picture in restored]
         known = [self._encoded(given, mode) for given in refs or [()] * len(photos)]
         used = [mode_in_use(mode, features is not None) for features in known]
         identity = self._identity(lq, known, used)
         used = [m if found else "none" for m, found in zip(used, identity.mask.any(1).tolist(), strict=True)]
-        out = self.net(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain)
-        restored = _finite(cast(Tensor, out.restored))
+        restored = self._restored(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain)
         before, after = self._similarities(lq, known), self._similarities(restored, known)
         plain, guided = Knobs(w, adain, None, None), Knobs(w, adain, w_id, id_scale)
         return [
@@ -164,38 +181,42 @@ class FaceRestorer:
             for i, picture in enumerate(restored)
         ]
 
-    def restore_photo(
+    def restore_photo(self, photo: Photo, refs: References = (), **how: Any) -> RestoredPhoto:
+        """Restore the faces of one whole photo; see `restore_photos` for the rest."""
+        return self.restore_photos([photo], [refs], **how)[0]
+
+    def restore_photos(
         self,
-        photo: Photo,
-        refs: References = (),
+        photos: Sequence[Photo],
+        refs: Sequence[References] = (),
         *,
         detector: FaceDetector,
         gallery: Gallery | None = None,
         painter: Painter | None = None,
         only_center_face: bool = False,
+        batch_size: int = 4,
         **knobs: Any,
-    ) -> RestoredPhoto:
-        """Find, align and restore the faces of a whole photo, and paste them back.
+    ) -> list[RestoredPhoto]:
+        """Find, align and restore the faces of whole photos, in batches across them, and paste them back.
 
         Args:
-            photo: uint8 BGR (H, W, 3) or a file.
-            refs: aligned reference photos of the person, for every face of the photo; see `ReferenceReader`.
+            refs: for each photo, aligned references of the person, for every face of it; see `ReferenceReader`.
             detector: see `basicsr.faces.load_detector`.
             gallery: people of whom each face may be one; its references take the place of `refs`.
             painter: how faces are pasted and the photo is enlarged; None: `Painter()`.
-            only_center_face: restore only the face nearest to the centre.
             knobs: see `restore_batch`.
         Raises:
-            ImageFileError: no face is found, or the photo cannot be read.
+            ImageFileError: no face is found in one of them, or it cannot be read.
         """
         from basicsr.inference import photo as whole  # at call time: it knows this class
 
-        image = imread(photo) if isinstance(photo, str | Path) else photo
-        name = str(photo) if isinstance(photo, str | Path) else "a picture"
-        return whole.restore_photo(
-            self, image, name, refs, detector, gallery, painter or whole.Painter(), only_center_face, knobs
-        )
+        named = [(str(p), imread(p)) if isinstance(p, str | Path) else ("a picture", p) for p in photos]
+        return whole.restore_photos(
+            self, named, refs or [()] * len(named), detector, gallery, painter or whole.Painter(), only_center_face,
+            batch_size, knobs,
+        )  # fmt: skip
 
+    @one_at_a_time
     @torch.inference_mode()
     def embed(self, faces: Sequence[Image]) -> Tensor:
         """Identity (B, E), unit length, of aligned faces of one size, uint8 BGR (S, S, 3), by the network's recogniser.
@@ -208,6 +229,23 @@ class FaceRestorer:
                 f"{self.weights_file.path}: takes no identity, so it has no recogniser to tell people apart."
             )
         return self.recognizer(torch.stack([img2tensor(face) for face in faces]).to(self.device)).embedding
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def _restored(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the network restores, (B, 3, S, S) float32.
+
+        Raises:
+            UserError: something in it is not finite: saved, it would be a picture like any other.
+        """
+        with self._autocast():
+            restored = cast(Tensor, self._forward(*args, **kwargs).restored).float()
+        if not restored.isfinite().all():
+            raise UserError(
+                "the network gives values that are not finite: broken weights, or w, w_id or id_scale far too large."
+            )
+        return restored
 
     def _tensor(self, photo: Photo) -> Tensor:
         """A photo as the network takes it, (3, S, S)."""
@@ -259,12 +297,3 @@ class FaceRestorer:
             None if features is None else (features.embed[0] @ face).mean().item()  # (R, E) @ (E,)
             for features, face in zip(known, embedding, strict=True)
         ]
-
-
-def _finite(restored: Tensor) -> Tensor:
-    """`restored`, unless something in it is not finite: saved, it would be a picture like any other."""
-    if not restored.isfinite().all():
-        raise UserError(
-            "the network gives values that are not finite: broken weights, or w, w_id or id_scale far too large."
-        )
-    return restored

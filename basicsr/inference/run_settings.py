@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ class RunSettings:
         gallery: people; None: each job's own references.
         doubtful: references are reported to which the face is less similar than this, before and after restoration.
         fingerprints: of each job's output, what decides its result.
+        grid: the w of a comparison picture for each face; empty: none is made.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class RunSettings:
     threads: int = 2
     doubtful: float = DOUBTFUL
     fingerprints: Mapping[Path, str] = field(default_factory=dict)
+    grid: Sequence[float] = ()
 
 
 class Prepared(NamedTuple):
@@ -67,4 +69,7 @@ class OpenPhoto:
     matches: list[Match | None]
     faces: list[RestoredFace | UserError | None]
     seconds: list[float]
+    sweeps: dict[int, list[tuple[float, RestoredFace | UserError]]] = field(
+        default_factory=dict
+    )  # by face, with --grid
     error: ImageFileError | None = None  # of painting
