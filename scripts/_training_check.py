@@ -113,6 +113,7 @@ def stage_table(rows: Sequence[dict[str, Any]]) -> str:
         )
         lines.append(
             f"| {row['stage']} | {row['images_per_second_float32']:.2f} | {row['images_per_second_fast']:.2f} "
-            f"| {memory} | {row['loss_difference']:.1%} | {row['resume_difference']:.1e} | {'good' if row['good'] else 'BAD'} |"
+            f"| {memory} | {row['loss_difference']:.1%} | {row['resume_difference']:.1e} "
+            f"| {'good' if row['good'] else 'BAD'} |"
         )
     return "\n".join(lines)

@@ -6,6 +6,10 @@ OUT/lq, OUT/gt, OUT/ref, OUT/wrong_ref hold one picture for each sample under th
 OUT/pairs_wrong.csv (columns lq,ref,gt,identity) go to inference_codeformer.py --pairs, the first also to
 scripts/evaluate.py --pairs (its column ref:wrong is the reference of a run that is called wrong). OUT/pairs_oracle.csv
 gives the ground truth itself as reference: no result, but the bound of what a reference could give.
+Further columns of the index (yaw, eyeglasses, ...) and the strength of the degradation are carried along for slices.
+
+--strength real leaves the photos as they are: a set without ground truth. --gallery takes one more photo of the person,
+OUT/gallery, which is neither restored nor given as a reference: the restored face is judged against it.
 The degradation of a sample depends on --seed and its place in the index alone. A photo whose references all look like
 the photo itself is left out.
 """
@@ -29,6 +33,7 @@ from basicsr.utils.text_util import make_folder
 
 logger = logging.getLogger("make_test_set")
 
+REAL = "real"
 STRENGTHS = {  # blur sigma at 512 px, downsampling factor, noise of 255, JPEG quality
     "small": ((0.1, 10.0), (1.0, 12.0), (0.0, 15.0), (60.0, 100.0)),
     "large": ((1.0, 15.0), (4.0, 30.0), (0.0, 20.0), (30.0, 80.0)),
@@ -49,10 +54,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument(
         "--strength",
-        choices=sorted(STRENGTHS),
-        default="large",
-        help="small, large: upstream's two ranges; severe: hardly a face; extreme: colours and an outline",
+        choices=[*sorted(STRENGTHS), REAL],
+        nargs="+",
+        default=["large"],
+        help="small, large: upstream's two ranges; severe: hardly a face; extreme: colours and an outline; several: in "
+        "turns; real: none, and no ground truth",
     )
+    parser.add_argument("--gallery", action="store_true", help="one more photo of the person, to judge against")
     parser.add_argument("--num_images", type=int, help="default: every photo of a person with another photo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
@@ -61,6 +69,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < minimum:
             raise UserError(f"--{name} is {value}, expected at least {minimum}.")
+    if REAL in args.strength and len(args.strength) > 1:
+        raise UserError(f"--strength {' '.join(args.strength)}: a set with ground truth or without, not both.")
     return args
 
 
@@ -68,40 +78,50 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code 0. A photo without a usable reference is left out and counted."""
     args = parse_arguments(argv)
     make_folder(args.out)
-    right, wrong = build_dataset(args, wrong_reference=False), build_dataset(args, wrong_reference=True)
+    sets = {strength: build_dataset(args, strength, wrong_reference=False) for strength in args.strength}
+    right = sets[args.strength[0]]
+    wrong = build_dataset(args, args.strength[0], wrong_reference=True)
     total = min(len(right), args.num_images or len(right))
     step = len(right) / total  # spread over all people, not the first names of the alphabet
     rows: dict[str, list[dict[str, str]]] = {"pairs.csv": [], "pairs_wrong.csv": [], "pairs_oracle.csv": []}
     for place in progress(range(total), desc="test set"):
         index = int(place * step)
-        sample, other = right[index], wrong[index]
-        if not (sample["ref_mask"].any() and other["ref_mask"].any()):
+        strength = args.strength[place % len(args.strength)]
+        sample, other = sets[strength][index], wrong[index]
+        if not (sample["ref_mask"].all() and other["ref_mask"].any()):
             continue  # what stands in place of a reference is padding, a gray card
         name = f"{index:05d}.png"
-        write_sample(args.out, name, sample, other)
-        row = {"lq": f"lq/{name}", "gt": f"gt/{name}", "identity": sample["identity"], "restored": name}
+        write_sample(args.out, name, sample, other, strength)
+        row = {"lq": f"lq/{name}", "identity": sample["identity"], "restored": name, "degradation": strength}
+        row |= {"gallery": f"gallery/{name}"} if args.gallery else {}
+        row |= {} if strength == REAL else {"gt": f"gt/{name}"}
+        # what the index says of the photo; it may not take the place of a column above
+        row = {**right.faces.rows[int(right.people.photos[index])].attributes, **row}
         rows["pairs.csv"].append({**row, "ref": f"ref/{name}", "ref:wrong": f"wrong_ref/{name}"})
         rows["pairs_wrong.csv"].append({**row, "ref": f"wrong_ref/{name}"})
-        rows["pairs_oracle.csv"].append({**row, "ref": f"gt/{name}"})
+        if strength != REAL:
+            rows["pairs_oracle.csv"].append({**row, "ref": f"gt/{name}"})
     num_written = len(rows["pairs.csv"])
     if not num_written:
         raise UserError(f"{args.index}: none of {total} photos of split '{args.split}' has a usable reference.")
     for file, entries in rows.items():
-        write_rows(args.out / file, entries)
+        if entries:  # photos as they are have no ground truth, so no perfect reference
+            write_rows(args.out / file, entries)
     logger.info("%d samples of %d people in %s", num_written, len({r["identity"] for r in rows["pairs.csv"]}), args.out)
     if num_written < total:
         logger.warning("%d of %d samples left out: no usable reference, or wrong reference", total - num_written, total)
     return 0
 
 
-def build_dataset(args: argparse.Namespace, wrong_reference: bool) -> IdentityBlindDataset:
-    """Every photo of the split once, with one reference, nothing augmented."""
-    blur, down, noise, jpeg = STRENGTHS[args.strength]
+def build_dataset(args: argparse.Namespace, strength: str, wrong_reference: bool) -> IdentityBlindDataset:
+    """Every photo of the split once, with one reference (and one photo for the gallery), nothing augmented."""
+    blur, down, noise, jpeg = STRENGTHS["small" if strength == REAL else strength]
+    num_photos = 2 if args.gallery and not wrong_reference else 1
     return IdentityBlindDataset(
         index=str(args.index),
         split=args.split,
         gt_size=args.size,
-        num_refs=(1, 1),
+        num_refs=(num_photos, num_photos),
         degradation=DegradationRanges(blur_sigma=blur, downsample_range=down, noise_range=noise, jpeg_range=jpeg),
         sampling="photo",
         use_hflip=False,
@@ -111,14 +131,17 @@ def build_dataset(args: argparse.Namespace, wrong_reference: bool) -> IdentityBl
     )
 
 
-def write_sample(out: Path, name: str, sample: dict[str, Any], other: dict[str, Any]) -> None:
-    """The four pictures of one sample."""
+def write_sample(out: Path, name: str, sample: dict[str, Any], other: dict[str, Any], strength: str) -> None:
+    """The pictures of one sample."""
     pictures = {
-        "lq": sample["lq"],
-        "gt": sample["gt"],
+        "lq": sample["gt"] if strength == REAL else sample["lq"],
         "ref": sample["refs"][0],
         "wrong_ref": other["refs"][0],
     }
+    if strength != REAL:
+        pictures["gt"] = sample["gt"]
+    if len(sample["refs"]) > 1:
+        pictures["gallery"] = sample["refs"][1]
     for folder, picture in pictures.items():
         imwrite(out / folder / name, tensor2img(picture))
 

@@ -5,7 +5,8 @@
         wait PID                                            the exit code of the run, negative: the signal that ended it
 
 For tests that kill, fill the disk, or hang: each run is a process of its own and does what
-`basicsr/train.py -opt OPTION_FILE --auto_resume` does. MAX_FILE_BYTES=n lets no file grow beyond n bytes.
+`basicsr/train.py -opt OPTION_FILE --auto_resume` does. MAX_FILE_BYTES=n lets no file grow beyond n bytes;
+NAN_AT=rank:iteration makes the losses of stage I NaN there, on that rank alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,12 +42,12 @@ class Driver:
         words = [str(options), str(stderr), *(f"{key}={value}" for key, value in environment.items())]
         return self._ask("start", *words)
 
-    def start_ranks(self, options: Path, stderr: Path, ranks: int = 2) -> list[int]:
+    def start_ranks(self, options: Path, stderr: Path, ranks: int = 2, **environment: str) -> list[int]:
         """Start one run of several ranks, as torchrun does; returns their pids. Each has a file, stderr.<rank>."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
         return [
             self.start(options, Path(f"{stderr}.{rank}"), RANK=str(rank), LOCAL_RANK=str(rank), **common)
             for rank in range(ranks)
@@ -104,6 +105,8 @@ def be_a_run(options: str, stderr: str, *environment: str) -> NoReturn:
         limit = int(os.environ["MAX_FILE_BYTES"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk: an error, not a signal
+    if "NAN_AT" in os.environ:
+        put_nan(*os.environ["NAN_AT"].split(":"))
     sys.argv = ["train.py", "-opt", options, "--auto_resume"]
     code = 1
     try:
@@ -115,6 +118,22 @@ def be_a_run(options: str, stderr: str, *environment: str) -> NoReturn:
     finally:
         sys.stderr.flush()
         os._exit(code)  # the stack above belongs to the driver
+
+
+def put_nan(rank: str, iteration: str) -> None:
+    """Spoil the losses of one iteration on one rank."""
+    from basicsr.models.base_model import Batch, Losses
+    from basicsr.models.vqgan_model import VQGANModel
+
+    compute = VQGANModel.generator_losses
+
+    def spoiled(self: VQGANModel, batch: Batch, current_iter: int) -> tuple[Losses, Any]:
+        losses, restored = compute(self, batch, current_iter)
+        if os.environ.get("RANK", "0") == rank and current_iter == int(iteration):
+            losses = {name: value * float("nan") for name, value in losses.items()}
+        return losses, restored
+
+    VQGANModel.generator_losses = spoiled  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

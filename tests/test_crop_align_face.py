@@ -58,9 +58,11 @@ def test_each_photo_gives_its_largest_face_and_what_gives_none_is_listed(photos:
     assert "no picture in a format" in skipped["broken.png"]
 
 
-def test_all_faces_of_a_photo_are_numbered(photos: Path) -> None:
+def test_all_faces_of_a_photo_are_numbered_from_left_to_right(photos: Path) -> None:
     run(photos, "--faces", "all")
-    assert (photos.parent / "out/two_00.png").exists()
+    left = [float(row["left"]) for row in rows(photos.parent / "out/faces.csv") if "two_0" in row["path"]]
+    assert left == sorted(left)
+    assert len(left) == 2
     assert (photos.parent / "out/two_01.png").exists()
 
 

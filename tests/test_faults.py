@@ -170,3 +170,21 @@ def test_a_run_goes_on_with_another_number_of_ranks_after_the_samples_seen(tmp_p
     assert driver.run(longer, stderr) == 0
     assert "was written by 2 ranks, now there are 1: the run goes on after 16 samples" in stderr.read_text()
     assert load_file(tmp_path / "experiments" / "fewer" / "training_states" / "6.state")["samples"] == 16 + 4
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_loss_that_is_bad_on_one_rank_is_skipped_or_ends_the_run_on_both(
+    tmp_path: Path, driver: Driver, allowed: int
+) -> None:
+    plain, stderr = toy(tmp_path, f"nan{allowed}", total_iter=3), tmp_path / "nan"
+    plain["train"]["skip_non_finite"] = allowed
+    plain["logger"]["save_checkpoint_freq"] = 1
+    pids = driver.start_ranks(write_options(plain, tmp_path), stderr, NAN_AT="1:2")
+    assert [driver.wait(pid) for pid in pids] == ([0, 0] if allowed else [2, 2])
+    said = [Path(f"{stderr}.{rank}").read_text() for rank in (0, 1)]
+    assert all("iteration 2: " in text and "is not finite" in text for text in said)
+    if allowed:
+        nets = [load_file(tmp_path / "experiments" / "nan1" / "models" / f"net_g_{number}.pth") for number in (1, 2, 3)]
+        for part in ("params", "params_ema"):
+            same = [all(torch.equal(nets[n][part][k], nets[n + 1][part][k]) for k in nets[0][part]) for n in (0, 1)]
+            assert same == [True, False]

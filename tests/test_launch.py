@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
 
 from basicsr.utils.dist_util import default_device, init_distributed
 from basicsr.utils.errors import UserError
 from basicsr.utils.launch import adopt_launcher, first_host, was_restarted
-
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "slurm" / "train.sh"
 
 
 @pytest.mark.parametrize(
@@ -72,17 +66,3 @@ def test_nccl_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"train\.backend: nccl cannot be had"):
         init_distributed(torch.device("cpu"), backend="nccl")
-
-
-@pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (2, False)])
-def test_the_slurm_script_requeues_a_run_that_was_stopped_and_no_other(
-    tmp_path: Path, code: int, requeued: bool
-) -> None:
-    for name, body in (("srun", f"exit {code}"), ("scontrol", f'echo "$@" > {tmp_path}/asked')):
-        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
-        (tmp_path / name).chmod(0o755)
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
-    done = subprocess.run(["bash", str(SCRIPT), "options/stage2_id.yml"], env=env, check=False)
-    assert done.returncode == code
-    assert (tmp_path / "asked").exists() == requeued
-    assert not requeued or (tmp_path / "asked").read_text() == "requeue 12\n"

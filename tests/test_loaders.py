@@ -35,7 +35,7 @@ def stream(index: Path, workers: int, samples: int = 0) -> Any:
     loader = LoaderOptions(batch_size_per_gpu=2, num_worker_per_gpu=workers)
     spec = {"type": "IdentityBlindDataset", "index": str(index), "gt_size": SIZE, "num_refs": [1, 1]}
     options = DatasetSpec(key="train", loader=loader, spec=spec)
-    return batches(train_loader(build_dataset(options), options, seed=3, samples=samples), torch.device("cpu"), "train")
+    return batches(train_loader(build_dataset(options), options, seed=3, samples=samples), torch.device("cpu"))
 
 
 def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:

@@ -43,3 +43,29 @@ def test_an_output_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         make(make_faces(tmp_path / "faces"), tmp_path / "file")
+
+
+def test_a_real_set_has_no_ground_truth_and_its_gallery_is_a_third_photo(tmp_path: Path) -> None:
+    index = make_faces(tmp_path / "faces", num_people=4, num_photos=3)
+    assert make(index, tmp_path / "set", "--strength", "real", "--gallery") == 0
+    rows = [row for _, row in read_rows(tmp_path / "set/pairs.csv")]
+    assert rows
+    assert all("gt" not in row for row in rows)
+    assert not (tmp_path / "set/gt").exists()
+    for row in rows:
+        own = [imread(tmp_path / "set" / row[column]).tobytes() for column in ("lq", "ref", "gallery")]
+        photos = {imread(path).tobytes() for path in (tmp_path / "faces").glob("*.png")}
+        assert len(set(own)) == 3
+        assert set(own) <= photos
+
+
+def test_strengths_take_turns_and_stand_in_the_table_beside_what_the_index_says(tmp_path: Path) -> None:
+    index = make_faces(tmp_path / "faces", num_people=4, num_photos=2)
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join([lines[0] + ",yaw", *(f"{line},{i}" for i, line in enumerate(lines[1:]))]) + "\n")
+    assert make(index, tmp_path / "set", "--strength", "small", "extreme") == 0
+    rows = [row for _, row in read_rows(tmp_path / "set/pairs.csv")]
+    assert [row["degradation"] for row in rows] == ["small", "extreme"] * (len(rows) // 2)
+    assert len({row["yaw"] for row in rows}) == len(rows)
+    with pytest.raises(UserError, match="not both"):
+        make(index, tmp_path / "other", "--strength", "small", "real")

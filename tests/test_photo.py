@@ -266,10 +266,10 @@ def test_a_network_of_spandrel_enlarges_in_tiles_without_a_seam() -> None:
 @pytest.mark.slow
 def test_a_weights_file_of_spandrel_enlarges_background_and_faces(toy: Path, restore: Tool, tmp_path: Path) -> None:
     pytest.importorskip("spandrel", reason="the extra spandrel is not installed")
-    from spandrel.architectures.Compact import SRVGGNetCompact
+    from spandrel.architectures.Compact import Compact
 
     torch.manual_seed(0)
-    net = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=16, num_conv=2, upscale=2)
+    net = Compact(num_in_ch=3, num_out_ch=3, num_feat=16, num_conv=2, upscale=2)
     torch.save({"params": net.state_dict()}, tmp_path / "x2.pth")
     for more in ([], ["--face_upsample"]):
         flags = ["--bg_upsampler", tmp_path / "x2.pth", "--bg_tile", "50", "-s", "3", *more]

@@ -221,6 +221,7 @@ def test_no_version_of_a_library_is_taken_apart() -> None:
     for path in source_files():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         written_down = {id(value) for node in nodes if isinstance(node, ast.Dict) for value in node.values}
+        written_down |= {id(node.value) for node in nodes if isinstance(node, ast.FormattedValue)}
         versions = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr == "__version__"]
         assert all(id(node) in written_down for node in versions), path
 

@@ -96,7 +96,8 @@ def test_the_sweep_shows_the_first_pictures_at_each_w(tmp_path: Path, monkeypatc
     plain["datasets"]["val_toy"]["degradation"] = DEGRADATION
     plain["datasets"]["val_toy"]["batch_size_per_gpu"] = 2
     options = parse(plain, tmp_path)
-    trainer, pictures = Trainer(options, build(options), tmp_path / "sweep"), {}
+    trainer = Trainer(options, build(options), tmp_path / "sweep")
+    pictures: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(trainer.log, "picture", lambda number, name, image: pictures.setdefault(name, image))
     trainer.run()
     assert pictures["val_toy/lq_ref_restored_gt"].shape == (3, 2 * SIZE, 3 * SIZE)

@@ -154,13 +154,17 @@ class IDCodeFormer(CodeFormer):
         elif inject != "none":
             raise OptionError(f"inject: no way '{inject}'; there are 'cross_attn', 'kv_share' and 'none'")
         self.inject = inject
-        self.style_dict = nn.ModuleDict()
+        self.style_dict = self._styles(style, self.connect_list if style_list is None else style_list)
+        self.fix(fix_modules or ())
+
+    def _styles(self, style: StyleMode | Literal["none"], widths: Sequence[str]) -> nn.ModuleDict:
+        """The IdentityStyle of each feature width; none for the style 'none'."""
         if style not in STYLES:
             raise OptionError(f"style: no style '{style}'; there are {', '.join(STYLES)}")
-        if style != "none":
-            for size in self.checked_widths(self.connect_list if style_list is None else style_list, "style_list"):
-                self.style_dict[size] = IdentityStyle(self.channels_at[size], id_embed_dim, style)
-        self.fix(fix_modules or ())
+        if style == "none":
+            return nn.ModuleDict()
+        sizes = self.checked_widths(widths, "style_list")
+        return nn.ModuleDict({size: IdentityStyle(self.channels_at[size], self.id_embed_dim, style) for size in sizes})
 
     def forward(  # type: ignore[override]  # the identity stands next to the image, as in the paper's figure
         self,

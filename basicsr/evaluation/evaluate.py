@@ -133,7 +133,9 @@ def speeds(total: Share) -> dict[str, float]:
     judged = total.pictures.get(READING, 0)
     if everything > 0 and judged:
         found["all together"] = judged / everything
-        found["share of the time that waited for files"] = total.seconds.get(READING, 0.0) / everything
+        found["share of the time that waited for the threads that read and detect"] = (
+            total.seconds.get(READING, 0.0) / everything
+        )
     return found
 
 

@@ -25,6 +25,7 @@ from basicsr.utils.errors import UserError
 from basicsr.utils.lpips_net import BackboneMissingError, LPIPSBackbone, LPIPSNet
 from basicsr.utils.weights import sha256_of
 
+DETECT_SIDE = 320  # px: an aligned face fills the picture
 HASH_SHOWN = 12  # hexadecimal digits of a sha256 in labels
 KNOWN_NETS: dict[str, LPIPSBackbone] = {"alex": "alex", "vgg": "vgg", "squeeze": "squeeze"}
 
@@ -205,6 +206,8 @@ def add_lpips(
             reason = str(error).removeprefix(f"LPIPS-{name}: ")
             instruments.unavailable.append(Unavailable(f"LPIPS-{name}", reason))
             continue
+        if net.has_float16_weights:
+            instruments.labels.append(f"LPIPS-{name}: float16 backbone, not comparable with papers")
         instruments.gauges.append(LPIPSGauge(name, net.to(device), "lpips" in names, "lpips_face" in names, with_masks))
 
 
@@ -212,7 +215,7 @@ def add_file_gauge(instruments: Instruments, options: JudgingOptions, names: Seq
     """Landmark distance and NIQE, where their files are given."""
     detector = pristine = None
     if "landmarks" in names and options.detector is not None:
-        detector = ScrfdDetector(options.detector, num_threads=1)  # several threads read at once
+        detector = ScrfdDetector(options.detector, max_side=DETECT_SIDE, num_threads=1)  # several threads read at once
     elif "landmarks" in (options.metrics or ()):
         instruments.unavailable.append(Unavailable("Landmark distance", "needs a face detector: --detector FILE"))
     if "niqe" in names and options.niqe_parameters is not None:

@@ -23,7 +23,7 @@ from basicsr.evaluation.results import EvaluationPair, Failure
 from basicsr.metrics.fid import Floats, GaussianStatistics
 from basicsr.utils.cli import progress
 
-READING = "waiting for files"
+READING = "waiting for the threads that read and detect"
 Values = dict[str, dict[str, dict[str, float]]]  # run -> figure key -> name of the pair -> value
 
 

@@ -14,9 +14,9 @@ from basicsr.utils.img_util import Image
 
 LOST_FACE = 100.0  # %, what a face counts that the detector cannot find, and the most that any face counts
 PROTOCOL = (
-    "mean distance of five landmarks in the restored face and the GT, each as the detector finds it, in % of the "
-    f"distance of the eyes in the GT, at most {LOST_FACE:g}; a face that is not found in the restored picture counts "
-    f"{LOST_FACE:g} and is never left out"
+    "mean distance of five landmarks in the restored face and the GT, each as the detector finds it at 320 px, in % of "
+    f"the distance of the eyes in the GT, at most {LOST_FACE:g}; a face that is not found in the restored picture "
+    f"counts {LOST_FACE:g} and is never left out"
 )
 
 

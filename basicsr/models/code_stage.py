@@ -77,7 +77,8 @@ class CodeStage(BaseModel):
         A data set with a code cache brings the indices with it (`code_idx`); else gt is encoded here.
         """
         vqgan = cast(VQAutoEncoder, self.vqgan)
-        return vqgan.feat_of_codes(batch["code_idx"]) if "code_idx" in batch else vqgan.encode_codes(batch["gt"])
+        with torch.autocast(self.device.type, enabled=False):  # half precision would teach the code next to it
+            return vqgan.feat_of_codes(batch["code_idx"]) if "code_idx" in batch else vqgan.encode_codes(batch["gt"])
 
     def identity_of(self, batch: Batch, lq: Tensor) -> IdentityFeatures | None:
         """Identity of a training batch, with identity dropout; None where net_g takes none."""

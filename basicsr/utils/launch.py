@@ -40,7 +40,7 @@ def _adopt_slurm(env: MutableMapping[str, str]) -> None:
     if missing:
         raise UserError(
             f"--launcher slurm: {', '.join(missing)} not set, so srun has not started this process. Use "
-            "scripts/slurm/train.sh, or srun --ntasks-per-node=N python basicsr/train.py --launcher slurm ..."
+            "scripts/slurm/train.sbatch, or srun --ntasks-per-node=N python basicsr/train.py --launcher slurm ..."
         )
     env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"] = env["SLURM_PROCID"], env["SLURM_NTASKS"], env["SLURM_LOCALID"]
     env.setdefault("MASTER_ADDR", first_host(env["SLURM_NODELIST"]))
