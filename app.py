@@ -91,6 +91,7 @@ def keep_to(folder: Path) -> None:
 
 def serve(page: Any, gradio: Any, args: argparse.Namespace) -> None:
     """Show the page until Ctrl-C or SIGTERM."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is there
     theme = gradio.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # fonts of this machine
     try:
         page.queue(default_concurrency_limit=1).launch(
@@ -133,8 +134,9 @@ def build_page(gradio: Any, studio: Studio, folder: Path) -> Any:
                     fit_columns=False, elem_id="uploaded",
                 )  # fmt: skip
                 shown = gr.Gallery(
-                    [str(lq) for lq, _ in examples], label="Examples (generated faces): click one", columns=3,
-                    height=190, object_fit="contain", allow_preview=False, interactive=False, elem_id="examples",
+                    [str(lq) for lq, _ in examples], label="Examples (generated faces): click one", columns=5,
+                    height=190, object_fit="contain", fit_columns=False, allow_preview=False,
+                    interactive=False, elem_id="examples",
                 )  # fmt: skip
         previews = {"inputs": [photo, refs], "outputs": seen, "show_progress": "hidden"}
         for box in (photo, refs):
