@@ -21,10 +21,18 @@ from basicsr.archs.identity_encoder_arch import (
     IdentityCrossAttention,
     IdentityEncoder,
     IdentityFeatures,
+    constant_for,
     mean_embedding,
     reference_bias,
 )
-from basicsr.archs.kv_share import KeyValueShare, ReferenceCache, ReferencePhotos, project_keys, shared_keys
+from basicsr.archs.kv_share import (
+    KeyValueShare,
+    ReferenceCache,
+    ReferencePhotos,
+    placed_cache,
+    project_keys,
+    shared_keys,
+)
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.signature import require_within
@@ -240,15 +248,7 @@ class IDCodeFormer(CodeFormer):
         becomes tokens is learned from the image path, whose weights these are. A graph through the encoder would hold
         R times the memory of the image's own, and pull the encoder of degraded photos towards clean ones.
         """
-        images, mask = photos.images[photos.mask], photos.mask  # (B, R, 3, H, W) -> (N, 3, H, W)
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        for of_layer in self.keys_and_values(images):  # twice (N, L, C)
-            for kept, found in zip((keys, values), of_layer, strict=True):
-                placed = found.new_zeros(*mask.shape, *found.shape[1:])
-                placed[mask] = found  # (N, L, C) -> (B, R, L, C)
-                kept.append(placed)
-        return ReferenceCache(tuple(keys), tuple(values), mask)
+        return placed_cache(self.keys_and_values(photos.images[photos.mask]), photos.mask)
 
     def keys_and_values(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """What the self-attention of each layer makes of photos (N, 3, H, W): two of (N, L, C)."""
@@ -288,13 +288,6 @@ class IDCodeFormer(CodeFormer):
             delta = partial(style, enc_feat=taps[size][:decode_first].detach(), embed=embed, has_ref=has_ref)
             fuse_at[size] = partial(add_style, cft=cft.get(size), delta=delta, w_id=w_id)
         return fuse_at
-
-
-def constant_for(inject: str, style: str, embed_dim: int, dim: int, num_tokens: int) -> ConstantIdentity:
-    """Constants for the parts that are there; OptionError for inject: kv_share, which reads photos."""
-    if inject == "kv_share":
-        raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
-    return ConstantIdentity(embed_dim if style != "none" else 0, dim, num_tokens if inject == "cross_attn" else 0)
 
 
 def add_style(
