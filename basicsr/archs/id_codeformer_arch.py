@@ -21,10 +21,18 @@ from basicsr.archs.identity_encoder_arch import (
     IdentityCrossAttention,
     IdentityEncoder,
     IdentityFeatures,
+    constant_for,
     mean_embedding,
     reference_bias,
 )
-from basicsr.archs.kv_share import KeyValueShare, ReferenceCache, ReferencePhotos, project_keys, shared_keys
+from basicsr.archs.kv_share import (
+    KeyValueShare,
+    ReferenceCache,
+    ReferencePhotos,
+    placed_cache,
+    project_keys,
+    shared_keys,
+)
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.signature import require_within
@@ -202,7 +210,7 @@ class IDCodeFormer(CodeFormer):
 
     def guided_logits(self, lq_feat: Tensor, identity: IdentityFeatures | None, id_scale: float) -> Tensor:
         """Code logits (B, L, K) under the guidance id_scale, with one pass of the transformer where it is 0 or 1."""
-        conditions = None if id_scale == 0 else self.conditions(identity, len(lq_feat))
+        conditions = None if id_scale == 0 else self.conditions(identity, lq_feat.shape[0])
         logits = self.predict_codes(lq_feat, conditions)
         if conditions is None or id_scale == 1:
             return logits
@@ -226,10 +234,11 @@ class IDCodeFormer(CodeFormer):
                 "identity.photos: None, but inject: kv_share reads the reference photos themselves. Hand over "
                 "ReferencePhotos, or what reference_cache() made of them"
             )
-        if not photos.mask.any():
-            return None
-        cache = self.reference_cache(photos) if isinstance(photos, ReferencePhotos) else photos
-        return shared_keys(cache, reference_bias(identity.quality, cache.mask))
+        if isinstance(photos, ReferencePhotos):
+            if not photos.mask.any():
+                return None
+            photos = self.reference_cache(photos)
+        return shared_keys(photos, reference_bias(identity.quality, photos.mask))
 
     def reference_cache(self, photos: ReferencePhotos) -> ReferenceCache:
         """Keys and values of the photos in each layer, which any number of faces may then share.
@@ -239,7 +248,10 @@ class IDCodeFormer(CodeFormer):
         becomes tokens is learned from the image path, whose weights these are. A graph through the encoder would hold
         R times the memory of the image's own, and pull the encoder of degraded photos towards clean ones.
         """
-        images, mask = photos.images[photos.mask], photos.mask  # (B, R, 3, H, W) -> (N, 3, H, W)
+        return placed_cache(self.keys_and_values(photos.images[photos.mask]), photos.mask)
+
+    def keys_and_values(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What the self-attention of each layer makes of photos (N, 3, H, W): two of (N, L, C)."""
         self.check_input(images, "identity.photos")
         position = self.position_emb.unsqueeze(1)  # (L, 1, C)
         layers = cast(Sequence[TransformerLayer], list(self.ft_layers))
@@ -249,15 +261,10 @@ class IDCodeFormer(CodeFormer):
                 inputs.append(layer(inputs[-1], position))
         # casts of weights that autocast has kept from under no_grad would cut the image path off (older torch)
         torch.clear_autocast_cache()
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        for layer, tokens in zip(layers, inputs, strict=True):
-            of_layer = project_keys(layer.self_attn, layer.norm1(tokens), position)  # twice (N, L, C)
-            for kept, found in zip((keys, values), of_layer, strict=True):
-                placed = found.new_zeros(*mask.shape, *found.shape[1:])
-                placed[mask] = found  # (N, L, C) -> (B, R, L, C)
-                kept.append(placed)
-        return ReferenceCache(tuple(keys), tuple(values), mask)
+        return [
+            project_keys(layer.self_attn, layer.norm1(tokens), position)
+            for layer, tokens in zip(layers, inputs, strict=True)
+        ]
 
     def style_at(
         self,
@@ -269,7 +276,7 @@ class IDCodeFormer(CodeFormer):
     ) -> FuseAt:
         """What is done to the generator's features of the styled widths: the CFT, if any, plus w_id * delta."""
         if self.constant_identity is not None:
-            embed, has_ref = self.constant_identity.style_vector(len(next(iter(taps.values()))))
+            embed, has_ref = self.constant_identity.style_vector(next(iter(taps.values())).shape[0])
         elif identity is not None:
             embed, has_ref = mean_embedding(identity), identity.mask.any(1)
         else:
@@ -281,13 +288,6 @@ class IDCodeFormer(CodeFormer):
             delta = partial(style, enc_feat=taps[size][:decode_first].detach(), embed=embed, has_ref=has_ref)
             fuse_at[size] = partial(add_style, cft=cft.get(size), delta=delta, w_id=w_id)
         return fuse_at
-
-
-def constant_for(inject: str, style: str, embed_dim: int, dim: int, num_tokens: int) -> ConstantIdentity:
-    """Constants for the parts that are there; OptionError for inject: kv_share, which reads photos."""
-    if inject == "kv_share":
-        raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
-    return ConstantIdentity(embed_dim if style != "none" else 0, dim, num_tokens if inject == "cross_attn" else 0)
 
 
 def add_style(

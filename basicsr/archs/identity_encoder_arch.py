@@ -212,6 +212,13 @@ class ConstantIdentity(nn.Module):
         return embed, torch.ones(batch, dtype=torch.bool, device=embed.device)
 
 
+def constant_for(inject: str, style: str, embed_dim: int, dim: int, num_tokens: int) -> ConstantIdentity:
+    """Constants for the parts that are there; OptionError for inject: kv_share, which reads photos."""
+    if inject == "kv_share":
+        raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
+    return ConstantIdentity(embed_dim if style != "none" else 0, dim, num_tokens if inject == "cross_attn" else 0)
+
+
 class IdentityCrossAttention(nn.Module):
     """Pre-norm cross-attention from image tokens to identity tokens, zero at the start.
 

@@ -7,6 +7,7 @@ weights; tokens of one depth in all layers would be foreign to all of them but o
 Shapes: B batch; R references; L tokens of one picture; C token width; H, W pixels.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,18 @@ class SharedKeys(NamedTuple):
     values: Tensor  # (B, R*L, C)
     key_bias: Tensor  # (B, R*L): added to the attention logits; -inf on padding
     has_ref: Tensor  # (B,) bool
+
+
+def placed_cache(layers: Sequence[tuple[Tensor, Tensor]], mask: Tensor) -> ReferenceCache:
+    """Keys and values of N photos, two of (N, L, C) per layer, where `mask` (B, R) is True, N times."""
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    for of_layer in layers:
+        for kept, found in zip((keys, values), of_layer, strict=True):
+            placed = found.new_zeros(*mask.shape, *found.shape[1:])
+            placed[mask] = found  # (N, L, C) -> (B, R, L, C)
+            kept.append(placed)
+    return ReferenceCache(tuple(keys), tuple(values), mask)
 
 
 def shared_keys(cache: ReferenceCache, reference_bias: Tensor) -> list[SharedKeys]:

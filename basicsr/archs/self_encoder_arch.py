@@ -59,7 +59,11 @@ class SelfEncoder(nn.Module):
             embed, quality: the recogniser's embedding of lq (B, E), and its trust by feature norm (B,) in (0, 1].
         """
         with torch.autocast(lq.device.type, enabled=False):
-            seen = self.trunk(crop_to_template(lq.float(), (self.input_size, self.input_size)))[0]  # (B, TRUNK_DIM)
-            inputs = torch.cat([seen, embed.float() * self.embed_scale, quality.float().log()[:, None]], dim=1)
-            change, logit = self.mlp(inputs).split([self.embed_dim, 1], dim=1)  # (B, E), (B, 1)
-            return SelfIdentity(F.normalize(embed.float() + change, dim=1), torch.sigmoid(logit[:, 0]))
+            return self.describe(lq.float(), embed.float(), quality.float())
+
+    def describe(self, lq: Tensor, embed: Tensor, quality: Tensor) -> SelfIdentity:
+        """`forward` without a look at autocast: a graph can be traced through it."""
+        seen = self.trunk(crop_to_template(lq, (self.input_size, self.input_size)))[0]  # (B, TRUNK_DIM)
+        inputs = torch.cat([seen, embed * self.embed_scale, quality.log()[:, None]], dim=1)
+        change, logit = self.mlp(inputs).split([self.embed_dim, 1], dim=1)  # (B, E), (B, 1)
+        return SelfIdentity(F.normalize(embed + change, dim=1), torch.sigmoid(logit[:, 0]))

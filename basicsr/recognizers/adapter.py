@@ -94,18 +94,22 @@ class Recognizer(nn.Module):
             ImageFileError: an embedding has no length, so that it points at nobody.
         """
         with torch.autocast(images.device.type, enabled=False):
-            pixels = (images.float() + 1) * 127.5
-            if self.spec.color_order == "bgr":
-                pixels = pixels.flip(1)
-            elif self.spec.color_order == "gray":
-                pixels = (pixels * pixels.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-            raw, feature_map = self.net((pixels - self.mean) / self.std)
-            norm = raw.norm(dim=1)
-            _refuse_no_length(norm, pixels, self.spec.layout)
-            return RecognizerOutput(F.normalize(raw, dim=1), norm, feature_map)
+            out = self.describe(images.float())
+            _refuse_no_length(out.norm, images.float(), self.spec.layout)
+            return out
+
+    def describe(self, images: Tensor) -> RecognizerOutput:
+        """What `embed_template` returns, unchecked and without a look at autocast: a graph can be traced through it."""
+        pixels = (images + 1) * 127.5
+        if self.spec.color_order == "bgr":
+            pixels = pixels.flip(1)
+        elif self.spec.color_order == "gray":
+            pixels = (pixels * pixels.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        raw, feature_map = self.net((pixels - self.mean) / self.std)
+        return RecognizerOutput(F.normalize(raw, dim=1), raw.norm(dim=1), feature_map)
 
 
-def _refuse_no_length(norm: Tensor, pixels: Tensor, layout: str) -> None:
+def _refuse_no_length(norm: Tensor, images: Tensor, layout: str) -> None:
     """Stop at an embedding of length zero: scaled to unit length it would be no one, with a gradient without bounds.
 
     NaN passes: the training loop stops at it and says in which loss, at which iteration and for which file.
@@ -113,7 +117,7 @@ def _refuse_no_length(norm: Tensor, pixels: Tensor, layout: str) -> None:
     lost = norm < MIN_NORM
     if not lost.any():
         return
-    blank = pixels.flatten(1).std(dim=1) < BLANK_STD
+    blank = images.flatten(1).std(dim=1) * 127.5 < BLANK_STD
     places = ", ".join(f"{i}{' (one colour)' if blank[i] else ''}" for i in lost.nonzero()[:, 0].tolist())
     raise ImageFileError(
         f"recogniser {layout}: no embedding (length below {MIN_NORM:g}) for face {places} of {len(norm)}, counted from "

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
 
 from basicsr.utils.errors import WeightsError
 
@@ -166,6 +167,7 @@ class OnnxNet(nn.Module):
         from onnx2torch import convert
 
         facts = graph_facts(model, where, map_node)
+        self.input_shape = facts.input_shape
         self.map_shape = facts.map_shape
         with_map = onnx.ModelProto()
         with_map.CopyFrom(model)  # the caller's graph keeps its one output
@@ -182,3 +184,36 @@ class OnnxNet(nn.Module):
         """Normalised input (B, 3, H, W) -> embedding (B, E), as the graph gives it, and the map (B, C, h, w)."""
         embedding, feature_map = self.graph(x)
         return embedding.flatten(1), feature_map
+
+    @torch.no_grad()
+    def make_traceable(self) -> None:
+        """Replace `x.view(len(x), -1)`, which computes its shape with tensors, by the flatten that it is.
+
+        The same values, but torch.export can follow it with a free batch size.
+        """
+        graph = self.graph.graph
+        shapes = _ShapeRecorder(self.graph)
+        shapes.run(torch.zeros(2, *self.input_shape))
+        for node in list(graph.nodes):
+            if node.op != "call_module" or type(self.graph.get_submodule(node.target)).__name__ != "OnnxReshape":
+                continue
+            before = shapes.found[node.args[0]]
+            if shapes.found[node] == (before[0], before[1:].numel()):
+                with graph.inserting_before(node):
+                    node.replace_all_uses_with(graph.call_function(torch.flatten, (node.args[0], 1)))
+        graph.eliminate_dead_code()
+        self.graph.recompile()
+
+
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a graph and keeps the shape of every tensor."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.found: dict[fx.Node, torch.Size] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.found[n] = result.shape
+        return result

@@ -1,0 +1,210 @@
+"""The web page in a real browser: upload, restore, compare, examples, a bad file; and no file is left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from browser import Browser, find_browser
+from restorer_toys import make_net, photo_with
+from toy_run import make_faces
+
+import app
+from basicsr.faces import load_detector
+from basicsr.inference import FaceRestorer
+from basicsr.inference.studio import Studio, Wish
+from basicsr.utils.errors import UserError
+from basicsr.utils.img_util import imread, imwrite
+
+ROOT = Path(__file__).resolve().parent.parent
+KNOBS = {"w": 0.5, "w_id": 1.0, "id_scale": 1.0, "mode": None}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with net.pth, its recogniser, scrfd.onnx, faces/<person>_<photo>.png, photo.png and no_picture.png."""
+    folder = tmp_path_factory.mktemp("toy")
+    make_net(folder)
+    make_faces(folder / "faces")
+    imwrite(folder / "photo.png", photo_with((0, 0), (2, 2)))
+    (folder / "no_picture.png").write_bytes(b"this is a text")
+    return folder
+
+
+def wish(toy: Path, **changes: object) -> Wish:
+    plain = Wish(toy / "faces/0_0.png", [], {}, KNOBS, is_aligned=True)
+    return plain._replace(**changes)  # type: ignore[arg-type]
+
+
+def test_a_crop_is_restored_by_its_references_and_shown_at_one_size(toy: Path) -> None:
+    restorer = FaceRestorer(toy / "net.pth", device="cpu")
+    done = Studio(restorer, None).restore(wish(toy, refs=[toy / "faces/0_1.png"]))
+    expected = restorer.restore(toy / "faces/0_0.png", [imread(toy / "faces/0_1.png")], w=0.5)
+    assert done.before.shape == done.after.shape == (512, 512, 3)
+    assert done.faces[0].mode == "ref"
+    assert (done.faces[0].before, done.faces[0].after) == (
+        f"{expected.similarity_before:.2f}", f"{expected.similarity_after:.2f}",
+    )  # fmt: skip
+
+
+def test_a_face_is_matched_with_one_of_several_people(toy: Path) -> None:
+    studio = Studio(FaceRestorer(toy / "net.pth", device="cpu"), None)
+    people = {name: [toy / f"faces/{i}_0.png"] for i, name in enumerate(("Ann", "Bea"))}
+    (line,) = studio.restore(wish(toy, people=people)).faces
+    # the photo itself is in the gallery, so Ann is the nearest: taken, or named in the reason why nobody is
+    assert "Ann" in line.person
+    assert (line.mode == "ref") == (line.person == "Ann")
+
+
+def test_a_whole_photo_keeps_its_size_times_the_enlargement(toy: Path) -> None:
+    detector = load_detector(toy / "scrfd.onnx", max_side=128)
+    studio = Studio(FaceRestorer(toy / "net.pth", device="cpu"), detector)
+    done = studio.restore(wish(toy, photo=toy / "photo.png", is_aligned=False, upscale=2.0))
+    assert done.before.shape == done.after.shape == (256, 256, 3)
+    assert len(done.faces) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"photo": "no_picture.png"}, "no_picture.png: no picture"),
+        ({"refs": ["no_picture.png"]}, "no_picture.png: no picture"),
+        ({"refs": ["faces/0_1.png"], "people": {"Ann": []}}, "Leave one out"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_one_line_without_a_folder(
+    changes: dict[str, object], line: str, toy: Path
+) -> None:
+    known = {"photo": lambda name: toy / str(name), "refs": lambda names: [toy / str(name) for name in names]}
+    changes = {key: known.get(key, lambda value: value)(value) for key, value in changes.items()}
+    with pytest.raises(UserError, match=line) as caught:
+        Studio(FaceRestorer(toy / "net.pth", device="cpu"), None).restore(wish(toy, **changes))
+    assert str(toy) not in str(caught.value)
+
+
+def test_a_missing_gradio_is_one_line_with_the_command(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(app, "keep_to", lambda _folder: None)  # it changes the process
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(UserError, match=r"pip install 'gradio>=6,<7'"):
+        app.main(["--weights", str(toy / "net.pth")])
+
+
+def test_examples_are_degraded_and_of_one_person_each(tmp_path: Path) -> None:
+    examples = app.make_examples(tmp_path)
+    assert len(examples) == app.EXAMPLE_PEOPLE
+    for lq, refs in examples:
+        detail = [np.abs(np.diff(imread(path).astype(int), axis=0)).mean() for path in (lq, *refs)]
+        assert detail[0] < min(detail[1:])
+
+
+class Served(NamedTuple):
+    """A running page."""
+
+    address: str
+    temporary: Path
+    process: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def served(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip("the web page needs gradio: pip install 'gradio>=6,<7'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    temporary = tmp_path_factory.mktemp("temporary")
+    command = [sys.executable, str(ROOT / "app.py"), "--weights", str(toy / "net.pth"), "--device", "cpu"]
+    with subprocess.Popen(
+        [*command, "--port", str(port), "--max_upload_mb", "1"], cwd=toy, text=True, stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    ) as process:  # fmt: skip
+        address = f"http://127.0.0.1:{port}/"
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                time.sleep(0.2)
+        yield Served(address, temporary, process)
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def page(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium here to open the page with")
+    with Browser(executable, tmp_path_factory.mktemp("profile")) as browser:
+        browser.open(served.address)
+        browser.wait("document.querySelector('#restore') !== null && document.querySelector('#photo input') !== null")
+        yield browser
+
+
+RESTORED = "[...document.querySelectorAll('#view img')].map(i => i.src).join()"
+
+
+@pytest.mark.slow
+def test_a_photo_and_references_are_uploaded_restored_and_compared(page: Browser, toy: Path) -> None:
+    page.upload("#photo input[type=file]", toy / "faces/0_0.png")
+    page.wait("document.querySelectorAll('#uploaded img').length === 1")
+    page.upload("#refs input[type=file]", toy / "faces/0_1.png", toy / "faces/0_2.png")
+    page.wait("document.querySelectorAll('#uploaded img').length === 3")
+    page.click("#restore")
+    page.wait("[...document.querySelectorAll('#view img')].filter(i => i.naturalWidth === 512).length >= 2")
+    assert len(set(page.run(RESTORED).split(","))) == 2  # before and after are two pictures
+    page.wait("document.querySelector('#faces').innerText.includes('ref')")
+    outside = [url for url in page.requests if not url.startswith(("http://127.0.0.1", "data:", "blob:", "about:"))]
+    assert outside == []
+
+
+@pytest.mark.slow
+def test_an_example_fills_the_page_and_is_restored(page: Browser) -> None:
+    before = page.run(RESTORED)
+    page.click("#examples button.thumbnail-item")
+    page.wait("document.querySelector('#photo').innerText.includes('degraded')")
+    page.click("#restore")
+    page.wait(f"{RESTORED} !== {before!r} && document.querySelectorAll('#view img').length >= 2")
+
+
+@pytest.mark.slow
+def test_a_bad_file_is_shown_as_one_line_without_a_stack_trace(page: Browser, toy: Path, served: Served) -> None:
+    page.open(served.address)
+    page.wait("document.querySelector('#photo input') !== null")
+    page.upload("#photo input[type=file]", toy / "no_picture.png")
+    page.wait("document.body.innerText.includes('no_picture.png: no picture in a format')")
+    assert "Traceback" not in page.run("document.body.innerText")
+
+
+@pytest.mark.slow
+def test_a_file_above_the_limit_is_refused(page: Browser, served: Served, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1_200_000))
+    page.open(served.address)
+    page.wait("document.querySelector('#photo input') !== null")
+    page.upload("#photo input[type=file]", large)
+    page.wait("/exceed|too large|maximum/i.test(document.body.innerText)")
+
+
+@pytest.mark.slow
+def test_the_page_listens_on_this_machine_alone_and_leaves_no_file_behind(served: Served) -> None:
+    assert list(served.temporary.iterdir()) != []
+    port = int(served.address.rsplit(":", 1)[1].strip("/"))
+    with socket.socket() as other:  # on 0.0.0.0 it would be found under any address of the loopback net
+        assert other.connect_ex(("127.0.0.2", port)) != 0
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(30) == 0
+    assert list(served.temporary.iterdir()) == []
