@@ -103,8 +103,8 @@ def test_how_it_is_computed_changes_the_weights_by_rounding_alone(
 def test_losses_in_half_precision_stay_near_those_in_float32(toy: Path, stage: int, precision: str) -> None:
     """Of the first iteration, before a step can lead elsewhere: 3 % in bf16, .5 % in fp16.
 
-    All but the GAN loss stay within a quarter of that. It is a mean of logits near zero, and most of its difference is that
-    of the pictures: with the whole discriminator in float32, 2.1 % of the 2.4 % in bf16 remain.
+    All but the GAN loss stay within a quarter of that. It is a mean of logits near zero, and most of its difference is
+    that of the pictures: with the whole discriminator in float32, 2.1 % of the 2.4 % in bf16 remain.
     """
     _, exact = train(stage, toy)
     _, found = train(stage, toy, precision=precision)
@@ -200,6 +200,11 @@ def test_each_network_is_clipped_by_its_own_norm(toy: Path) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
         assert norm.item() == pytest.approx(largest, rel=1e-3)
         assert values[f"grad_norm_{which}"] > largest, "the log tells the norm before clipping"
+
+
+def test_a_network_to_compile_that_the_stage_lacks_is_told(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build(parse(stage_options(1, toy, compile=["vqgan"]), toy))
+    assert "train.compile: this stage has no network_vqgan" in caplog.text
 
 
 def test_a_part_that_network_g_lacks_cannot_be_computed_again(toy: Path) -> None:
