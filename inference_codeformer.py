@@ -3,10 +3,12 @@
     python inference_codeformer.py -i old.jpg --ref mum_1.jpg mum_2.jpg --detector scrfd_2.5g_bnkps.onnx -o results/mum
     python inference_codeformer.py -i album --ref_dir family --detector scrfd_2.5g_bnkps.onnx --recursive --resume
     python inference_codeformer.py -i crop.png --ref mum_crop.png --has_aligned -w 0.5
+    python inference_codeformer.py -i clip.mp4 --ref_dir family --detector scrfd_2.5g_bnkps.onnx --resume
 
 Flags that upstream's tool has keep their names and meaning. Results of photos: OUT/final_results/<stem>.png,
 OUT/cropped_faces/<stem>_<NN>.png and OUT/restored_faces/<stem>_<NN>.png; of aligned crops:
-OUT/restored_faces/<stem>.png. OUT/results.json says what was used for each face. Inputs of the same name in several
+OUT/restored_faces/<stem>.png; of a video: OUT/<stem>.mp4, and the clearest view of each person in the folders of the
+faces. OUT/results.json says what was used for each face. Inputs of the same name in several
 folders keep their folders. A second run into OUT adds to results.json. Exit code: 0 all restored, 1 some pictures or
 faces failed, 2 nothing was restored.
 """
@@ -46,6 +48,8 @@ from basicsr.inference.photo import Painter
 from basicsr.inference.pipeline import Run, RunSettings
 from basicsr.inference.references import ReferenceReader
 from basicsr.inference.upsampler import Upsampler
+from basicsr.inference.video import VideoRun, VideoSettings, video_output
+from basicsr.inference.video_file import is_video
 from basicsr.utils.cli import run_main
 from basicsr.utils.errors import UserError, WeightsError
 from basicsr.utils.img_util import list_images
@@ -179,8 +183,12 @@ def main(argv: list[str] | None = None) -> int:
     check_arguments(args)
     source = args.pairs or args.input_path
     output = args.output_path or Path("results") / f"{source.stem}_{args.fidelity_weight}"
-    folder = output / ("restored_faces" if args.has_aligned else "final_results")
-    jobs = find_jobs(find_requests(args), folder, args.suffix, args.ext)
+    is_clip = args.input_path is not None and is_video(args.input_path)
+    folder = output / ("" if is_clip else "restored_faces" if args.has_aligned else "final_results")
+    if is_clip:
+        jobs = [Job(args.input_path, tuple(args.ref), video_output(args.input_path, folder, args.suffix))]
+    else:
+        jobs = find_jobs(find_requests(args), folder, args.suffix, args.ext)
     photo_detector, ref_detector = load_detectors(args)
     reader = ReferenceReader(ref_detector)
     read_ref = lru_cache(REFERENCES_KEPT)(reader.read)
@@ -213,7 +221,12 @@ def main(argv: list[str] | None = None) -> int:
         doubtful=args.doubtful,
         fingerprints=settings,
     )
-    Run(restorer, run, results).restore(todo)
+    if is_clip:
+        clip = VideoSettings(args.smooth, args.video_crf, args.save_video_fps, args.resume)
+        for job in todo:
+            VideoRun(restorer, run, clip, results).restore(job)
+    else:
+        Run(restorer, run, results).restore(todo)
     return summary(results, len(todo), len(jobs), folder)
 
 

@@ -183,7 +183,7 @@ def test_a_wrong_source_or_output_is_said_in_one_line(photos, tmp_path):
 
 
 def test_two_photos_that_would_get_one_name_are_refused(photos, tmp_path):
-    imwrite(photos / "Person_00/Person_00_0001.jpg", np.zeros((40, 40, 3), np.uint8))
+    imwrite(photos / "more/Person_00/Person_00_0001.jpg", np.zeros((40, 40, 3), np.uint8))
     with pytest.raises(UserError, match="would both become"):
         run(photos, tmp_path / "out")
 

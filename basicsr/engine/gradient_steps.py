@@ -142,8 +142,10 @@ class GradientSteps:
         self.scaler.step(optimizer)
 
     def _moved_g(self) -> Tensor | None:
-        """Whether the generator's step was taken, 1 or 0, the same on all ranks. None where one that is not taken ends
-        the run."""
+        """Whether the generator's step was taken, 1 or 0, the same on all ranks.
+
+        None where a step that is not taken ends the run: neither skipped nor an overflow of scaled gradients.
+        """
         if self.is_fp16 or self.options.skip_non_finite:
             return self.stage.figures["grad_norm_g"].isfinite().float()
         return None

@@ -19,13 +19,14 @@ FORMATS = ("auto", "png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp")
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """All flags. Those that upstream's tool has keep their names and meaning."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-i", "--input_path", type=Path, help="picture or folder of pictures")
+    parser.add_argument("-i", "--input_path", type=Path, help="picture, folder of pictures, or video")
     parser.add_argument("-o", "--output_path", type=Path, help="default: results/<input name>_<w>")
     parser.add_argument("-w", "--fidelity_weight", type=float, default=0.5, help="0 quality .. 1 fidelity to the input")
     parser.add_argument("--weights", type=Path, default=WEIGHTS / "CodeFormer/codeformer.pth")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     _add_identity(parser.add_argument_group("identity"))
     _add_photos(parser.add_argument_group("whole photos"))
+    _add_video(parser.add_argument_group("videos"))
     _add_files(parser.add_argument_group("files"))
     return parser
 
@@ -70,6 +71,12 @@ def _add_photos(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_video(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--smooth", type=float, default=1.5, help="frames, sigma of the filter of landmarks; 0: none")
+    group.add_argument("--video_crf", type=int, default=18, help="of x264: 0 lossless, 18 (default), 51 smallest")
+    group.add_argument("--save_video_fps", type=float, help="frames a second (default: the times of the source)")
+
+
 def _add_files(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--recursive", action="store_true", help="sub-folders of -i, too")
     group.add_argument("--resume", action="store_true", help="leave out what an earlier run has made alike")
@@ -84,7 +91,7 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuse what cannot work before anything is loaded."""
     if (args.input_path is None) == (args.pairs is None):
-        raise UserError("give either -i FILE|FOLDER or --pairs CSV.")
+        raise UserError("give either -i FILE|FOLDER|VIDEO or --pairs CSV.")
     if args.pairs is not None and args.ref:
         raise UserError("--ref beside --pairs: the references of --pairs stand in its column ref. Leave one out.")
     if args.ref_dir is not None and (args.ref or args.pairs is not None):
@@ -100,6 +107,12 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"--upscale is {args.upscale:g}, expected more than 0 and at most 16.")
     if not 1 <= args.quality <= 100:
         raise UserError(f"--quality is {args.quality}, expected 1 .. 100.")
+    if not 0 <= args.smooth <= 100:
+        raise UserError(f"--smooth is {args.smooth:g}, expected 0 .. 100 frames.")
+    if not 0 <= args.video_crf <= 51:
+        raise UserError(f"--video_crf is {args.video_crf}, expected 0 .. 51.")
+    if args.save_video_fps is not None and not 0 < args.save_video_fps <= 1000:
+        raise UserError(f"--save_video_fps is {args.save_video_fps:g}, expected more than 0 and at most 1000.")
     for name in ("match_threshold", "match_margin", "doubtful"):
         if not -1 <= getattr(args, name) <= 2:
             raise UserError(f"--{name} is {getattr(args, name)}, expected a cosine.")
