@@ -22,54 +22,38 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(1, str(ROOT / "scripts"))
 
-from basicsr.archs.discriminator_arch import VQGANDiscriminator
-from basicsr.archs.id_codeformer_arch import IDCodeFormer
-from basicsr.archs.vqgan_arch import VQAutoEncoder
+from _random_stages import FULL, NUM_REFS, random_batch, random_networks, random_recognizer
+
 from basicsr.losses.code_loss import CodeCrossEntropyLoss, CodeFeatureLoss
 from basicsr.losses.gan_loss import GANLoss
 from basicsr.losses.identity_loss import IdentityLoss
 from basicsr.losses.pixel_loss import L1Loss
-from basicsr.models.base_model import Batch, Losses, Networks
+from basicsr.models.base_model import Batch, Losses
 from basicsr.models.id_codeformer_joint_model import IDCodeFormerJointModel
 from basicsr.models.schedule import Phase
-from basicsr.recognizers import Recognizer, RecognizerSpec, load_recognizer
-from basicsr.recognizers.iresnet import IResNet
+from basicsr.recognizers import Recognizer, load_recognizer
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError
-from basicsr.utils.weights import load_into
 
-CH_MULT = (1, 2, 2, 4, 4, 8)  # from the smallest feature width kept to the latent grid of 16
-VQGAN: dict[str, Any] = {"nf": 64, "codebook_size": 1024, "emb_dim": 256}
-TRANSFORMER: dict[str, Any] = {"dim_embd": 512, "n_head": 8, "n_layers": 9}
-IRESNET: dict[str, Any] = {"layers": (3, 4, 14, 3), "width": 64, "embed_dim": 512}
+SIZES = FULL
 BATCH = 2
-NUM_REFS = 2  # the shipped options draw 1 to 4, and 30 % of the samples go without
 EVERY = 2  # so that iteration 1 is a step without L_ids, and iteration 2 one with it
 
 Arms = dict[str, Callable[[], None]]
 Seconds = dict[str, list[float]]
 
 
-def random_iresnet() -> Recognizer:
-    """Recogniser in the shape of arcface_torch's r50, untrained: the time does not depend on the weights."""
-    net = IResNet(**IRESNET)
-    mean = std = (127.5, 127.5, 127.5)
-    spec = RecognizerSpec(
-        "iresnet", (112, 112), "rgb", mean, std, (0.0, 0.0), IRESNET["embed_dim"], net.map_shape, None, ""
-    )
-    return Recognizer(net, spec)
-
-
 def recognizers() -> dict[str, Recognizer]:
     """What is timed, by name."""
-    found = {"iresnet-50": random_iresnet()}
+    found = {"iresnet-50": random_recognizer(**SIZES["recognizer"])}
     folder = os.environ.get("IDCF_TEST_DATA")
     if folder:
         found["MobileFaceNet"] = load_recognizer(Path(folder) / "recognizers" / "mobilefacenet_ms1m_128.onnx")
@@ -78,21 +62,6 @@ def recognizers() -> dict[str, Recognizer]:
 
 def build_stage(size: int, recognizer: Recognizer) -> IDCodeFormerJointModel:
     """Stage III at w = 1 without a perceptual loss. Nets below 512 px leave out the largest levels and their CFT."""
-    num_levels = (size // 16).bit_length()
-    if size != 16 * 2 ** (num_levels - 1) or not 2 <= num_levels <= len(CH_MULT):
-        raise OptionError(f"--size: {size}, expected one of 32, 64, 128, 256, 512")
-    common = {"img_size": size, "ch_mult": CH_MULT[-num_levels:], **VQGAN}
-    spec = recognizer.spec
-    net_g = IDCodeFormer(
-        connect_list=[str(width) for width in (32, 64, 128, 256) if width <= size],
-        id_embed_dim=spec.embed_dim,
-        id_map_shape=spec.map_shape,
-        **common,
-        **TRANSFORMER,
-    )
-    vqgan = VQAutoEncoder(**common)
-    load_into(net_g, vqgan.state_dict(), strict=False)
-    net_d = VQGANDiscriminator(n_layers=min(4, num_levels - 1))
     losses: dict[str, nn.Module] = {
         "code": CodeCrossEntropyLoss(),
         "feat": CodeFeatureLoss(),
@@ -100,22 +69,10 @@ def build_stage(size: int, recognizer: Recognizer) -> IDCodeFormerJointModel:
         "gan": GANLoss(),
         "identity": IdentityLoss(recognizer, every=EVERY, batch_part=0.5, jitter=True),
     }
-    networks = Networks(net_g, net_d, vqgan, recognizer)
+    networks = random_networks(3, size, SIZES, recognizer)
     return IDCodeFormerJointModel(
         networks, losses, torch.device("cpu"), 1, schedule=[Phase(w=1.0)], net_d_start_iter=0, disc_weight=0.1
     )
-
-
-def random_batch(size: int) -> Batch:
-    """A batch of noise in which every sample uses its references."""
-    lq, gt = torch.rand(2, BATCH, 3, size, size) * 2 - 1
-    return {
-        "lq": lq,
-        "gt": gt,
-        "refs": torch.rand(BATCH, NUM_REFS, 3, size, size) * 2 - 1,
-        "ref_mask": torch.ones(BATCH, NUM_REFS, dtype=torch.bool),
-        "identity_draw": torch.full((BATCH,), 0.9),
-    }
 
 
 def update(optimizer: torch.optim.Optimizer, losses: Losses) -> None:
@@ -159,7 +116,7 @@ def identity_loss_alone(recognizer: Recognizer, batch: Batch) -> None:
 def make_arms(size: int, by_name: Mapping[str, Recognizer]) -> Arms:
     """What is timed, by name: two whole steps with the first recogniser, then the parts of each recogniser alone."""
     torch.manual_seed(0)
-    batch = random_batch(size)
+    batch = random_batch(size, BATCH, torch.device("cpu"))
     step = make_step(build_stage(size, next(iter(by_name.values()))), batch)
 
     def without_l_ids() -> None:

@@ -47,7 +47,7 @@ TOY: dict[str, Any] = {
     "recognizer": {"layers": (1, 1, 1, 1), "width": 8, "embed_dim": 32},
     "ndf": 8,
 }
-NUM_REFS = 2
+NUM_REFS = 2  # the shipped options draw 1 to 4, and 30 % of the samples go without
 
 
 def build_steps(stage: int, size: int, device: torch.device, toy: bool = False, **train: Any) -> GradientSteps:
@@ -70,16 +70,35 @@ def build_steps(stage: int, size: int, device: torch.device, toy: bool = False, 
 
 def _parts(stage: int, size: int, sizes: Mapping[str, Any]) -> tuple[Networks, dict[str, nn.Module]]:
     """Networks and losses of a stage."""
+    pictures: dict[str, nn.Module] = {"pixel": L1Loss(), "gan": GANLoss()}
+    if stage == 1:
+        return random_networks(1, size, sizes), pictures
+    recognizer = random_recognizer(**sizes["recognizer"])
+    networks = random_networks(stage, size, sizes, recognizer)
+    losses: dict[str, nn.Module] = {
+        "code": CodeCrossEntropyLoss(),
+        "feat": CodeFeatureLoss(),
+        "identity": IdentityLoss(recognizer, every=4, batch_part=0.5),
+    }
+    return networks, losses if stage == 2 else losses | pictures
+
+
+def random_networks(stage: int, size: int, sizes: Mapping[str, Any], recognizer: Recognizer | None = None) -> Networks:
+    """Networks of a stage; with the `recognizer`, which stages 2 and 3 need.
+
+    Args:
+        sizes: widths and depths, as FULL.
+    Raises:
+        OptionError: see build_steps.
+    """
     num_levels = (size // 16).bit_length()
     if size != 16 * 2 ** (num_levels - 1) or not 2 <= num_levels <= len(CH_MULT):
         raise OptionError(f"--size: {size}, expected one of 32, 64, 128, 256, 512")
     common = {"img_size": size, "ch_mult": CH_MULT[-num_levels:], **sizes["vqgan"]}
     vqgan = VQAutoEncoder(**common)
-    net_d = VQGANDiscriminator(ndf=sizes["ndf"], n_layers=min(4, num_levels - 1))
-    pictures: dict[str, nn.Module] = {"pixel": L1Loss(), "gan": GANLoss()}
-    if stage == 1:
-        return Networks(vqgan, net_d), pictures
-    recognizer = _recognizer(**sizes["recognizer"])
+    net_d = None if stage == 2 else VQGANDiscriminator(ndf=sizes["ndf"], n_layers=min(4, num_levels - 1))
+    if stage == 1 or recognizer is None:
+        return Networks(vqgan, net_d)
     net_g = IDCodeFormer(
         connect_list=[str(width) for width in (32, 64, 128, 256) if width <= size],
         id_embed_dim=recognizer.spec.embed_dim,
@@ -88,17 +107,11 @@ def _parts(stage: int, size: int, sizes: Mapping[str, Any]) -> tuple[Networks, d
         **sizes["transformer"],
     )
     load_into(net_g, vqgan.state_dict(), strict=False)
-    losses: dict[str, nn.Module] = {
-        "code": CodeCrossEntropyLoss(),
-        "feat": CodeFeatureLoss(),
-        "identity": IdentityLoss(recognizer, every=4, batch_part=0.5),
-    }
-    if stage == 2:
-        return Networks(net_g, None, vqgan, recognizer), losses
-    return Networks(net_g, net_d, vqgan, recognizer), losses | pictures
+    return Networks(net_g, net_d, vqgan, recognizer)
 
 
-def _recognizer(layers: tuple[int, int, int, int], width: int, embed_dim: int) -> Recognizer:
+def random_recognizer(layers: tuple[int, int, int, int], width: int, embed_dim: int) -> Recognizer:
+    """Recogniser in the shape of arcface_torch's, untrained: the time does not depend on the weights."""
     net = IResNet(layers, width=width, embed_dim=embed_dim)
     middle = (127.5, 127.5, 127.5)
     return Recognizer(

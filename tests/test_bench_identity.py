@@ -13,9 +13,13 @@ from benchmarks import bench_identity
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_identity, "VQGAN", {"nf": 4, "codebook_size": 8, "emb_dim": 8})
-    monkeypatch.setattr(bench_identity, "TRANSFORMER", {"dim_embd": 16, "n_head": 2, "n_layers": 1})
-    monkeypatch.setattr(bench_identity, "IRESNET", {"layers": (1, 1, 1, 1), "width": 4, "embed_dim": 8})
+    sizes = {
+        "vqgan": {"nf": 4, "codebook_size": 8, "emb_dim": 8},
+        "transformer": {"dim_embd": 16, "n_head": 2, "n_layers": 1},
+        "recognizer": {"layers": (1, 1, 1, 1), "width": 4, "embed_dim": 8},
+        "ndf": 4,
+    }
+    monkeypatch.setattr(bench_identity, "SIZES", sizes)
     monkeypatch.delenv("IDCF_TEST_DATA", raising=False)
 
 
@@ -33,8 +37,9 @@ def test_a_share_is_what_the_recogniser_takes_of_the_step_that_has_it() -> None:
 
 def test_the_two_steps_differ_by_l_ids_alone(tiny: None) -> None:
     torch.manual_seed(0)
-    batch = bench_identity.random_batch(32)
-    step = bench_identity.make_step(bench_identity.build_stage(32, bench_identity.random_iresnet()), batch)
+    recognizer = bench_identity.recognizers()["iresnet-50"]
+    batch = bench_identity.random_batch(32, 2, torch.device("cpu"))
+    step = bench_identity.make_step(bench_identity.build_stage(32, recognizer), batch)
     without, with_l_ids = step(1), step(bench_identity.EVERY)
     assert {"l_g_pix", "l_g_gan", "l_g_code", "l_g_feat"} == set(without)
     assert set(with_l_ids) - set(without) == {"l_g_id"}

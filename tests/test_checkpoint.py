@@ -196,3 +196,16 @@ def test_resuming_with_other_options_says_so(toy: Path) -> None:
     state = toy / "experiments" / "toy1" / "training_states" / "2.state"
     with pytest.raises(WeightsError, match="optimisers"):
         Trainer(options, build(options), toy / "experiments" / "other", state)
+
+
+@pytest.mark.parametrize(("first", "then"), [("Adam", "SGD"), ("SGD", "Adam")])
+def test_resuming_with_another_kind_of_optimiser_is_refused(toy: Path, first: str, then: str) -> None:
+    momentum = {"momentum": 0.9} if first == "SGD" else {}  # without it there is nothing to lose
+    plain = stage_options(1, toy, total_iter=2, optim_g={"type": first, "lr": 1e-3, **momentum}) | {
+        "name": f"{first}_{then}"
+    }
+    run(plain, toy)
+    options = parse({**plain, "train": {**plain["train"], "optim_g": {"type": then, "lr": 1e-3}}}, toy)
+    state = toy / "experiments" / plain["name"] / "training_states" / "2.state"
+    with pytest.raises(WeightsError, match=f"optimiser 'g' does not fit .*another kind of optimiser than {then}"):
+        Trainer(options, build(options), toy / "experiments" / plain["name"], state)

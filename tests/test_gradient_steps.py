@@ -202,6 +202,11 @@ def test_each_network_is_clipped_by_its_own_norm(toy: Path) -> None:
         assert values[f"grad_norm_{which}"] > largest, "the log tells the norm before clipping"
 
 
+def test_a_network_to_compile_that_the_stage_lacks_is_told(toy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build(parse(stage_options(1, toy, compile=["vqgan"]), toy))
+    assert "train.compile: this stage has no network_vqgan" in caplog.text
+
+
 def test_a_part_that_network_g_lacks_cannot_be_computed_again(toy: Path) -> None:
     options = parse(stage_options(1, toy, checkpoint_activations=["transformer"]), toy)
     with pytest.raises(OptionError, match=r"checkpoint_activations: network_g \(VQAutoEncoder\) has no transformer"):

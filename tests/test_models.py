@@ -74,7 +74,8 @@ def test_a_stage_hands_the_reference_photos_to_a_network_that_shares_keys_and_va
         assert layer.kv_share.gate.grad.abs() > 0
         layer.kv_share.gate.data.fill_(0.8)
     logits: list[torch.Tensor] = []  # of toys a picture seldom shows it: the best code must change
-    stage.trained_net().idx_pred_layer.register_forward_hook(lambda _m, _i, out: logits.append(out))  # type: ignore[attr-defined]
+    layer = stage.trained_net().get_submodule("idx_pred_layer")  # type: ignore[attr-defined]
+    layer.register_forward_hook(lambda _m, _i, out: logits.append(out))
     for other in (batch, batch, batch | {"refs": batch["refs"].flip(0)}):
         stage.restore(other, stage.net_g)
     assert torch.equal(logits[0], logits[1])

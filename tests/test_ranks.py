@@ -59,6 +59,7 @@ def rank_options(stage: int, folder: Path) -> dict[str, Any]:
     plain["train"]["optim_g"] = {"type": "SGD", "lr": 0.05}
     if stage != 2:
         plain["train"]["optim_d"] = {"type": "SGD", "lr": 0.05}
+        plain["train"]["gan_opt"]["loss_weight"] = 30  # so that the adaptive weight is below its upper bound
     if stage == 1:  # a restart looks at the batches of all ranks
         plain["train"] |= {"code_restart_every": 2, "code_restart_until": 4}
     return plain
@@ -92,6 +93,8 @@ def assert_the_log_tells_of(folder: Path, names: tuple[str, ...]) -> None:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for name in names:
         assert any(line.get(name, 0) > 0 for line in lines), name
+    bound = 0.99 * 0.8  # train.disc_weight: there the ratio of the gradients does not matter
+    assert all(line["d_weight"] < bound for line in lines if "d_weight" in line)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

@@ -29,9 +29,7 @@ class Rule(NamedTuple):
 RANGES = ("blur_sigma", "downsample_range", "noise_range", "jpeg_range")
 SHARED = ("blur_kernel_size", "kernel_list", "kernel_prob", "gray_prob")  # by both degradations
 CHANGES = ("color_jitter_prob", "color_jitter_shift", "color_jitter_pt_prob", "gen_inpaint_mask")  # `~`: none
-LMDB = (
-    "pictures packed by scripts/make_lmdb.py are named as `lmdb: FOLDER` beside source or index, others read as files"
-)
+LMDB = "a folder that scripts/make_lmdb.py wrote is named as `lmdb` beside source or index; else files are read"
 HALF = ([0.5, 0.5, 0.5],)
 OFF = (False, None)
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 # what each optimiser keeps for a tensor from its first step on; SGD makes up for a momentum that is not there
-MOMENTS = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}, "SGD": set[str]()}
+NEEDED = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}, "SGD": set[str]()}
+OPTIONAL = {"Adam": {"max_exp_avg_sq"}, "AdamW": {"max_exp_avg_sq"}, "SGD": {"momentum_buffer"}}
 
 
 def optimizer_misfit(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> str | None:
@@ -25,9 +26,11 @@ def optimizer_misfit(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any])
         moments = saved["state"].get(number)
         if moments is None:  # no step has moved this tensor yet
             continue
-        lacking = MOMENTS[type(optimizer).__name__] - moments.keys()
-        if lacking:
-            return f"tensor {number} has no {', '.join(sorted(lacking))}: the state of another kind of optimiser"
+        kind = type(optimizer).__name__
+        lacking, foreign = NEEDED[kind] - moments.keys(), moments.keys() - NEEDED[kind] - OPTIONAL[kind]
+        if lacking or foreign:
+            what = f"has no {', '.join(sorted(lacking))}" if lacking else f"has {', '.join(sorted(foreign))}"
+            return f"tensor {number} {what}: the state of another kind of optimiser than {kind}"
         for name, value in moments.items():
             if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape != tensor.shape:
                 return f"{name} of tensor {number} has shape {list(value.shape)}, expected {list(tensor.shape)}"

@@ -4,6 +4,7 @@ rounding, no state-dict key at all.
 
 from __future__ import annotations
 
+import logging
 from typing import cast
 
 import torch
@@ -13,6 +14,8 @@ from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.config.options import TrainOptions
 from basicsr.models.base_model import Networks
 from basicsr.utils.errors import OptionError
+
+logger = logging.getLogger(__name__)
 
 
 def set_device_switches(options: TrainOptions) -> None:
@@ -32,13 +35,20 @@ def speed_up(networks: Networks, options: TrainOptions) -> None:
             if net is not None:
                 net.to(memory_format=torch.channels_last)
     _checkpoint(networks, options)
-    # in place: the networks keep their class and keys, and `state_dict` knows no `_orig_mod`
-    if "g" in options.compile:
-        networks.g.compile()
-    if "d" in options.compile and networks.d is not None:
-        networks.d.compile()
-    if "vqgan" in options.compile and networks.vqgan is not None:
-        cast(VQAutoEncoder, networks.vqgan).encoder.compile()  # all that training asks of it
+    _compile(networks, options)
+
+
+def _compile(networks: Networks, options: TrainOptions) -> None:
+    """Compile in place: the networks keep their class and keys, and `state_dict` knows no `_orig_mod`."""
+    # of the frozen vqgan training asks the encoder alone
+    encoder = None if networks.vqgan is None else cast(VQAutoEncoder, networks.vqgan).encoder
+    nets = {"g": networks.g, "d": networks.d, "vqgan": encoder}
+    for name in options.compile:
+        net = nets[name]
+        if net is None:  # no error: a base file may name those of all stages
+            logger.warning("train.compile: this stage has no network_%s, nothing is compiled for it", name)
+        else:
+            net.compile()
 
 
 def _checkpoint(networks: Networks, options: TrainOptions) -> None:
