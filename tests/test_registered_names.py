@@ -55,6 +55,8 @@ def test_losses() -> None:
 def test_metrics() -> None:
     assert METRIC_REGISTRY.names() == [
         "ColorDifferenceMetric",
+        "FaceLPIPSMetric",
+        "FacePSNRMetric",
         "IdentityMetric",
         "LPIPSMetric",
         "PSNRMetric",
