@@ -188,7 +188,13 @@ def _trace(graph: torch.nn.Module, inputs: dict[str, Tensor], opset: int) -> Any
         )  # fmt: skip
     if program is None:
         raise UserError("torch.onnx.export gave no program. Install the tested versions: constraints.txt.")
-    return program.model_proto
+    model = program.model_proto
+    for value in (*model.graph.input, *model.graph.output):
+        # the tracer's own names for free sizes say nothing
+        for size, name in zip(value.type.tensor_type.shape.dim, ("batch", "refs"), strict=False):
+            if size.dim_param:
+                size.dim_param = name
+    return model
 
 
 def _metadata(weights: Path, restorer: FaceRestorer, export: Export) -> dict[str, str]:
