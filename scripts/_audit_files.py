@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import _root  # noqa: F401
@@ -15,7 +13,7 @@ from basicsr.data.contact_sheet import Group, Tile, write_contact_sheet
 from basicsr.data.label_flaws import FLAWS, MISLABELLED, Flaw
 from basicsr.data.leakage import FACE, KINDS, Leak
 from basicsr.data.photo_list import ListedPhoto
-from basicsr.utils.text_util import write_text
+from basicsr.utils.csv_util import write_table
 
 logger = logging.getLogger("audit_leakage")
 
@@ -23,15 +21,6 @@ logger = logging.getLogger("audit_leakage")
 def relative(path: Path, folder: Path) -> str:
     """A path as it stands in a CSV of that folder."""
     return os.path.relpath(path, folder).replace(os.sep, "/")
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A CSV whose header stands there without rows, too."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def write_leaks(out: Path, leaks: Sequence[Leak]) -> None:

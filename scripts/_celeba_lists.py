@@ -14,7 +14,7 @@ from _prepare import Problems
 
 from basicsr.utils.errors import UserError
 
-BAD_ROW = "row of a list that cannot be read"
+BAD_ROW, TWICE = "row of a list that cannot be read", "photo that a list names twice, the first row counts"
 LAST_TRAIN, LAST_VAL = 162_770, 182_637  # numbers of the last photos of the official partition's train and val
 SPLIT_OF_CODE = {"0": "train", "1": "val", "2": "test"}
 
@@ -72,9 +72,11 @@ def read_pairs_of_fields(path: Path, allowed: Sequence[str] | None, problems: Pr
     values: dict[str, str] = {}
     for number, (line, fields) in enumerate(_rows(path)):
         good = len(fields) == 2 and (fields[1].isdecimal() if allowed is None else fields[1] in allowed)
-        if good and values.setdefault(fields[0], fields[1]) != fields[1]:
-            problems.add("photo that a list names twice", f"{path}:{line}", fields[0])
-        elif not good and number > 0:
+        if good and fields[0] in values:
+            problems.add(TWICE, f"{path}:{line}", f"{fields[0]} is {values[fields[0]]}, here {fields[1]}")
+        elif good:
+            values[fields[0]] = fields[1]
+        elif number > 0:
             problems.add(BAD_ROW, f"{path}:{line}", f"'{' '.join(fields)}'")
     return _not_empty(values, path, "rows such as '000001.jpg 1'")
 
@@ -96,6 +98,8 @@ def read_annotations(path: Path, problems: Problems) -> tuple[list[str], dict[st
             continue
         if len(fields) != len(names) + 1:
             problems.add(BAD_ROW, f"{path}:{line}", f"{len(fields)} fields, expected a file and {len(names)} values")
+        elif Path(fields[0]).stem in rows:
+            problems.add(TWICE, f"{path}:{line}", fields[0])
         else:
             rows[Path(fields[0]).stem] = fields[1:]
     return names, _not_empty(rows, path, "a line with the names of the columns, then rows '0.jpg 1 -1 ...'")

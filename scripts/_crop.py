@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -10,15 +10,17 @@ from typing import Any, NamedTuple, Protocol
 
 import _root  # noqa: F401
 import cv2
-from _prepare import is_whole
+from _prepare import Problems, is_whole
 
 from basicsr.data.image_source import FileSource
 from basicsr.faces import Face, center_face, warp_face
 from basicsr.utils.cli import progress
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import IMAGE_SUFFIXES, Image, decode, imwrite
+from basicsr.utils.text_util import is_utf8, shown
 
 IN_FLIGHT_PER_WORKER = 8  # photos read ahead: bounds the memory however large the archive is
+EMPTY, BAD_NAME = "person without a photo", "file name that is not UTF-8"
 KEPT, MADE, NO_FACE, UNREADABLE = "kept", "made", "no face found", "unreadable"
 
 
@@ -54,21 +56,44 @@ class Outcome(NamedTuple):
     detail: str = ""
 
 
-def photos_of(names: Iterable[str], source: Path) -> list[Photo]:
-    """The photos among file names; the folder right above a photo is the person."""
-    photos: dict[PurePosixPath, Photo] = {}
+def photos_of(names: Iterable[str], source: Path, problems: Problems) -> list[Photo]:
+    """The photos among file names; the folder right above a photo is the person.
+
+    Of one folder, a.jpg and a.png keep their suffixes, so that each has a crop of its own.
+
+    Raises:
+        UserError: there is none, or two folders of one name hold photos of one name.
+    """
+    path_of: dict[str, PurePosixPath] = {}
     for name in names:
         path = PurePosixPath(name)
-        person = path.parent.name
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith(".") or person in ("", "..", "."):
+        if (
+            path.suffix.lower() not in IMAGE_SUFFIXES
+            or path.name.startswith(".")
+            or path.parent.name in ("", "..", ".")
+        ):
             continue
-        photo = Photo(person, path.stem, name)
+        if is_utf8(name):
+            path_of[name] = path
+        else:
+            problems.add(BAD_NAME, shown(name), "rename it")
+    stems = Counter(path.with_suffix("") for path in path_of.values())
+    photos: dict[PurePosixPath, Photo] = {}
+    for name, path in path_of.items():
+        photo = Photo(path.parent.name, path.stem if stems[path.with_suffix("")] == 1 else path.name, name)
         taken = photos.setdefault(photo.crop, photo)
         if taken is not photo:
             raise UserError(f"{source}: {taken.name} and {name} would both become {photo.crop}. Rename one of them.")
     if not photos:
         raise UserError(f"{source}: no photos in folders named after people ({', '.join(IMAGE_SUFFIXES)}).")
     return list(photos.values())
+
+
+def note_empty_folders(source: Path, problems: Problems) -> None:
+    """A person's folder without a photo; a folder of people has sub-folders."""
+    for folder in sorted(path for path in source.rglob("*") if path.is_dir()) if source.is_dir() else ():
+        if not any(child.is_dir() or child.suffix.lower() in IMAGE_SUFFIXES for child in folder.iterdir()):
+            problems.add(EMPTY, shown(str(folder)))
 
 
 def make_faces(

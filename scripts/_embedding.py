@@ -29,7 +29,10 @@ def add_embedding_arguments(parser: argparse.ArgumentParser, required: bool = Tr
 
 def embed_photos(paths: Sequence[Path], args: argparse.Namespace, desc: str = "embed") -> EmbeddedFiles:
     """The embeddings of these files, by the options of `add_embedding_arguments`."""
-    device = torch.device(args.device) if args.device else default_device()
+    try:
+        device = torch.device(args.device) if args.device else default_device()
+    except RuntimeError as error:
+        raise OptionError(f"--device {args.device}: no such device; expected cpu, cuda, cuda:1, ...") from error
     return embed_files(
         paths,
         load_for_judging(args.recognizer, device),

@@ -15,7 +15,7 @@ import _root  # noqa: F401
 from _crop import Photo
 from _prepare import Problems
 
-from basicsr.data.identity_blind_dataset import looks_the_same
+from basicsr.data.photo_hash import PhotoHash, photo_hash
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import Image
 
@@ -116,11 +116,11 @@ def gallery(photos: Sequence[Photo], read: Callable[[Photo], Image]) -> list[Gal
         of_person.setdefault(photo.person, []).append(photo)
     rows = []
     for own in of_person.values():
-        chosen: list[tuple[Photo, Image]] = []
+        chosen: list[tuple[Photo, PhotoHash]] = []
         for photo in own if len(own) >= 3 else ():
-            face = read(photo)
-            if not any(looks_the_same(face, other) for _, other in chosen):
-                chosen.append((photo, face))
+            hashed = photo_hash(read(photo))
+            if not any(hashed.looks_like(other) for _, other in chosen):
+                chosen.append((photo, hashed))
             if len(chosen) == 3:
                 rows.append(GalleryRow(*(photo for photo, _ in chosen)))
                 break

@@ -10,7 +10,7 @@ import os
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,12 +23,14 @@ from basicsr.utils.cli import progress
 from basicsr.utils.csv_util import write_table
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import imread, imwrite
+from basicsr.utils.parallel import in_order
 from basicsr.utils.text_util import make_folder, write_text
 
 logger = logging.getLogger("prepare")
 
 SETTINGS_FILE = "settings.json"
 SPLITS = ("train", "val", "test")
+JOBS_AHEAD = 8  # of each worker: bounds the memory however many jobs there are
 NUM_SHOWN = 10  # problems of one kind in the log; the table has all
 
 Job = TypeVar("Job")
@@ -72,9 +74,11 @@ def claim_folder(out: Path, settings: Mapping[str, Any], may_hold_files: bool = 
     make_folder(out)
     try:
         if not file.exists():
-            strangers = [name for name in sorted(os.listdir(out)) if not may_hold_files or name == "index.csv"]
+            # a kill may have left a file under its temporary name: that one is ours
+            names = [name for name in sorted(os.listdir(out)) if not (name.startswith(".") and name.endswith(".tmp"))]
+            strangers = [name for name in names if not may_hold_files or name == "index.csv"]
             if strangers:
-                raise UserError(f"{out}: holds other files already ({strangers[0]}). Take another --out.")
+                raise UserError(f"{out}: holds other files already ({strangers[0]}). Take another output folder.")
             write_text(file, json.dumps(settings) + "\n")
         found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -83,7 +87,7 @@ def claim_folder(out: Path, settings: Mapping[str, Any], may_hold_files: bool = 
         raise UserError(f"{file}: not JSON ({error}). Remove the folder and run again.") from error
     if found != settings:
         raise UserError(
-            f"{out}: was made with {found}, now asked for {dict(settings)}. Take another --out or remove it."
+            f"{out}: was made with {found}, now asked for {dict(settings)}. Take another output folder or remove it."
         )
 
 
@@ -124,35 +128,42 @@ def split_names(text: str, num_people: int) -> list[str]:
 
 
 def run_in_processes(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, desc: str
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    desc: str,
+    start: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """`function` of every job, spread over the workers, in whatever order they end; with one worker in this process.
+    """`function` of every job, spread over the workers, in the order of the jobs; with one worker in this process.
 
+    Args:
+        start: what a worker process does first, e.g. load a network.
     Raises:
         UserError: a worker died.
     """
-    if workers == 1:
+    if workers == 1 or len(jobs) < 2:
+        if start is not None and jobs:
+            start()
         yield from progress(map(function, jobs), total=len(jobs), desc=desc)
         return
     # spawn: a forked child inherits the locks of the threads that OpenCV and torch have started, and may wait for ever
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_prepare_worker) as pool:
-        futures = [pool.submit(function, job) for job in jobs]
-        try:
-            for future in progress(as_completed(futures), total=len(futures), desc=desc):
-                yield future.result()
+    with ProcessPoolExecutor(workers, context, _prepare_worker, (start,)) as pool:
+        try:  # left early, by Ctrl-C or an error, the jobs under work are finished and no more
+            yield from progress(in_order(pool, function, jobs, workers * JOBS_AHEAD), total=len(jobs), desc=desc)
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process died: see its message above; if there is none, memory ran out: take fewer --workers."
+                "a worker process died: see its message above; if there is none, memory ran out. What is done is kept: "
+                "run again with fewer --workers."
             ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # after Ctrl-C: finish the job under work, no more
 
 
-def _prepare_worker() -> None:
+def _prepare_worker(start: Callable[[], None] | None) -> None:
     """One thread each, and Ctrl-C is the parent's business."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if start is not None:
+        start()
 
 
 def is_whole(path: Path, size: int) -> bool:

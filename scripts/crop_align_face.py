@@ -14,17 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import _root  # noqa: F401 - puts the repository root on sys.path, refuses a foreign basicsr
-import cv2
 import numpy as np
+from _prepare import claim_folder, run_in_processes
 
 from basicsr.faces import (
     Border,
@@ -37,16 +35,13 @@ from basicsr.faces import (
     share_outside,
     warp_by,
 )
-from basicsr.utils.cli import progress, run_main
+from basicsr.utils.cli import run_main
 from basicsr.utils.csv_util import write_rows
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import imread, imwrite, list_images
-from basicsr.utils.parallel import in_order
-from basicsr.utils.text_util import make_folder, write_text
 
 logger = logging.getLogger("crop_align_face")
 
-AHEAD_PER_WORKER = 8  # photos under way: bounds the memory
 NO_FACE = "no face found"
 Record = dict[str, Any]  # one line of the journal: photo, crops, reason
 
@@ -74,7 +69,6 @@ class Worker:
     """What a process keeps: the detector, loaded once."""
 
     def __init__(self, settings: Settings) -> None:
-        cv2.setNumThreads(1)  # the processes are the parallelism
         self.settings = settings
         self.detector: FaceDetector = load_detector(
             settings.detector,
@@ -143,15 +137,15 @@ def main(argv: list[str] | None = None) -> int:
         args.detector, args.score_threshold, args.nms_threshold, args.detect_size, args.size, args.faces, args.border
     )
     photos = find_photos(args.input_path, args.output_path)
-    make_folder(args.output_path)
-    claim_folder(args.output_path, settings)
+    claim_folder(args.output_path, settings._asdict())
     journal = args.output_path / "journal.jsonl"
     done = read_journal(journal)
     todo = [photo for photo in photos if str(photo.path) not in done]
-    if todo:
-        start_worker(settings)  # here, so that a broken detector file is one line and not a broken pool
+    start = partial(start_worker, settings)
+    if todo and args.workers > 1:
+        start()  # here first, so that a broken detector file is one line and not a broken pool
     with journal.open("a", encoding="utf-8") as file:
-        for record in progress(crop_all(todo, settings, args.workers), total=len(todo), desc="faces"):
+        for record in run_in_processes(crop_photo, todo, args.workers, "faces", start):
             done[record["photo"]] = record
             file.write(json.dumps(record) + "\n")
             file.flush()
@@ -189,21 +183,6 @@ def find_photos(source: Path, out: Path) -> list[Photo]:
     return [Photo(p, out / (b if keys[p.with_suffix("")] > 1 else b.with_suffix(""))) for p, b in below]
 
 
-def claim_folder(out: Path, settings: Settings) -> None:
-    """Note the settings, or check that the crops in the folder were made with the same: they are never mixed."""
-    file, wanted = out / "settings.json", settings._asdict()
-    try:
-        if not file.exists():
-            if any(out.iterdir()):
-                raise UserError(f"{out}: holds other files already. Take another -o.")
-            write_text(file, json.dumps(wanted, indent=1) + "\n")
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be used ({error}). Remove the folder and run again.") from error
-    if found != wanted:
-        raise UserError(f"{out}: was made with {found}, now asked for {wanted}. Take another -o or remove it.")
-
-
 def read_journal(journal: Path) -> dict[str, Record]:
     """What earlier runs have done and is still there, by photo; a line that a kill cut off does not count."""
     done: dict[str, Record] = {}
@@ -215,21 +194,6 @@ def read_journal(journal: Path) -> dict[str, Record]:
         if record["crops"] and all(Path(crop["path"]).exists() for crop in record["crops"]):
             done[record["photo"]] = record
     return done
-
-
-def crop_all(photos: Sequence[Photo], settings: Settings, workers: int) -> Iterator[Record]:
-    """A record for each photo, in order. One worker is this process itself."""
-    if workers == 1 or len(photos) < 2:
-        yield from map(crop_photo, photos)
-        return
-    context = multiprocessing.get_context("spawn")  # threads of ONNX Runtime and OpenCV do not survive a fork
-    with ProcessPoolExecutor(workers, context, start_worker, (settings,)) as pool:
-        try:
-            yield from in_order(pool, crop_photo, photos, workers * AHEAD_PER_WORKER)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process was killed, perhaps for memory. What is done is kept: run again with fewer --workers."
-            ) from error
 
 
 def write_tables(out: Path, records: Sequence[Record], num_kept: int, settings: Settings) -> int:

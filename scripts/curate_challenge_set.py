@@ -24,7 +24,7 @@ from pathlib import Path
 
 import _root  # noqa: F401 - puts the repository root on sys.path, refuses a foreign basicsr
 import numpy as np
-from _audit_files import relative, write_table
+from _audit_files import relative
 from _embedding import check_numbers
 from numpy.typing import NDArray
 
@@ -44,6 +44,7 @@ from basicsr.data.photo_list import ListedPhoto, read_photos
 from basicsr.faces import ScrfdDetector, center_face
 from basicsr.faces.pose import estimate_yaw
 from basicsr.utils.cli import run_main
+from basicsr.utils.csv_util import write_table
 from basicsr.utils.errors import ImageFileError, OptionError
 from basicsr.utils.img_util import Image
 from basicsr.utils.picture_features import picture_features

@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         row |= {"gallery": f"gallery/{name}"} if args.gallery else {}
         row |= {} if strength == REAL else {"gt": f"gt/{name}"}
         # what the index says of the photo; it may not take the place of a column above
-        row = {**right.faces.rows[right.photos[index][1]].attributes, **row}
+        row = {**right.faces.rows[int(right.people.photos[index])].attributes, **row}
         rows["pairs.csv"].append({**row, "ref": f"ref/{name}", "ref:wrong": f"wrong_ref/{name}"})
         rows["pairs_wrong.csv"].append({**row, "ref": f"wrong_ref/{name}"})
         if strength != REAL:

@@ -51,7 +51,12 @@ MASKS_PER_FOLDER = 2000
 COLUMN_OF_ANGLE = {"yaw": "yaw", "pitch": "pitch", "roll": "roll", "raw": "roll"}  # Raw: so spelt in the public file
 NUM_PICTURES = 30_000
 PUBLISHED = {"train": (24_183, 5_009), "val": (2_993, 604), "test": (2_824, 604)}  # pictures, people of CelebA-HQ
-LEFT_OUT = ("picture without a mapping row", "unusable", "picture whose name is no number")
+LEFT_OUT = (
+    "picture without a mapping row",
+    "unusable",
+    "picture whose name is no number",
+    "second picture of a number",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,12 +64,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     problems = Problems()
     mapping = read_mapping(args.mapping, problems)
-    pictures = {}
+    pictures: dict[int, Path] = {}
     for file in list_images(args.images, recursive=False):
         if not file.stem.isdecimal():
             problems.add(LEFT_OUT[2], file.name)
         elif int(file.stem) not in mapping:
             problems.add(LEFT_OUT[0], file.name)
+        elif int(file.stem) in pictures:
+            problems.add(LEFT_OUT[3], file.name, f"{pictures[int(file.stem)].name} has the same number")
         else:
             pictures[int(file.stem)] = file
     for idx in sorted(mapping.keys() - pictures.keys()):

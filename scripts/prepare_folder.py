@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _root  # noqa: F401 - puts the repository root on sys.path, refuses a foreign basicsr
-from _crop import KEPT, MADE, FaceDetector, Photo, crop_settings, make_faces, photos_of
+from _crop import EMPTY, KEPT, MADE, FaceDetector, Photo, crop_settings, make_faces, note_empty_folders, photos_of
 from _prepare import (
     FaceFile,
     Problems,
@@ -40,7 +40,7 @@ from basicsr.utils.errors import UserError
 
 logger = logging.getLogger("prepare_folder")
 
-EMPTY, TOO_FEW = "person without a photo", "person with too few photos"
+TOO_FEW = "person with too few photos"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,18 +110,11 @@ def prepare(args: argparse.Namespace, detector: FaceDetector | None) -> int:
     return int(num_failed > 0)
 
 
-def note_empty_folders(source: Path, problems: Problems) -> None:
-    """A person's folder without any file; a folder of people has sub-folders."""
-    for folder in sorted(path for path in source.rglob("*") if path.is_dir()) if source.is_dir() else ():
-        if not any(folder.iterdir()):
-            problems.add(EMPTY, folder)
-
-
 def detected_faces(args: argparse.Namespace, detector: FaceDetector, problems: Problems) -> list[tuple[str, str]]:
     """(path, person) of the faces that were cut out of the photos."""
     size = args.size or 512
     with open_source(args.source) as source:
-        photos = photos_of(source.names, args.source)
+        photos = photos_of(source.names, args.source, problems)
         claim_folder(args.out, crop_settings(size, args.detect_size, args.score_threshold))
         outcomes = list(make_faces(source, photos, args.out, size, detector, args.workers))
     for outcome in outcomes:
@@ -133,7 +126,7 @@ def detected_faces(args: argparse.Namespace, detector: FaceDetector, problems: P
 def aligned_faces(args: argparse.Namespace, problems: Problems) -> list[tuple[str, str]]:
     """(path, person) of the faces that can be read, copied where a size is asked for."""
     with open_source(args.source) as source:
-        photos: Sequence[Photo] = photos_of(source.names, args.source)
+        photos: Sequence[Photo] = photos_of(source.names, args.source, problems)
     claim_folder(args.out, {"framing": "as given", "size": args.size}, may_hold_files=args.size is None)
     jobs = [
         FaceFile(number, args.source / photo.name, args.out / photo.crop if args.size else None, args.size)

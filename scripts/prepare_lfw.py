@@ -10,7 +10,7 @@ restore (lq), another as its reference (ref), a third to judge by (gt); with --p
 Run again with the same settings it keeps the faces that are there, so an interrupted run goes on. Leaves with 0; with 1
 when a photo could not be read; with 2 on a user's fault.
 
-FFHQ framing spans about 250 px of an LFW photo and meets its edge: what lies outside is filled with a constant colour.
+FFHQ framing spans about 175 px of an LFW photo; what lies outside of it (1 photo in 80) is filled with one colour.
 """
 
 from __future__ import annotations
@@ -23,7 +23,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import _root  # noqa: F401 - puts the repository root on sys.path, refuses a foreign basicsr
-from _crop import KEPT, MADE, NO_FACE, UNREADABLE, FaceDetector, Outcome, Photo, crop_settings, make_faces, photos_of
+from _crop import (
+    BAD_NAME,
+    KEPT,
+    MADE,
+    NO_FACE,
+    UNREADABLE,
+    FaceDetector,
+    Outcome,
+    Photo,
+    crop_settings,
+    make_faces,
+    note_empty_folders,
+    photos_of,
+)
 from _lfw_lists import Pair, gallery, read_pairs, read_people
 from _prepare import Problems, claim_folder, log_splits, shuffled_people
 
@@ -56,7 +69,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--min_photos", type=int, default=2, help="leave out people with fewer (default: %(default)s)")
     parser.add_argument("--val_people", type=float, default=0.1, help="share of the people (default: %(default)s)")
     parser.add_argument("--test_people", type=float, default=0.1, help="share of the people (default: %(default)s)")
-    parser.add_argument("--limit_people", type=int, help="take only so many people, for a quick run")
+    parser.add_argument(
+        "--limit_people", type=int, help="take only so many people, of the pairs as well, for a quick run"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the order that gives people their splits")
     parser.add_argument("--score_threshold", type=float, default=0.5, help="of the detector (default: %(default)s)")
     parser.add_argument("--detect_size", type=int, default=320, help="the detector sees the photo at this size, px")
@@ -80,13 +95,15 @@ def prepare(args: argparse.Namespace, detector: FaceDetector) -> int:
     problems = Problems()
     pairs = read_pairs(args.pairs, problems) if args.pairs else []
     listed = read_people(args.people, problems) if args.people else {}
+    note_empty_folders(args.source, problems)
     with open_source(args.source) as source:
-        every_photo = photos_of(source.names, args.source)
+        every_photo = photos_of(source.names, args.source, problems)
         people = chosen_people(every_photo, args.min_photos, args.limit_people, args.seed)
         if not people:
             raise UserError(f"{args.source}: nobody has {args.min_photos} photos. Lower --min_photos.")
         claim_folder(args.out, crop_settings(args.size, args.detect_size, args.score_threshold))
-        wanted, paired = set(people), {key for pair in pairs for key in (pair.first, pair.second)}
+        wanted = set(people)
+        paired = {key for pair in pairs for key in (pair.first, pair.second)} if args.limit_people is None else set()
         photos = [photo for photo in every_photo if photo.person in wanted or (photo.person, photo.stem) in paired]
         outcomes = list(make_faces(source, photos, args.out, args.size, detector, args.workers))
     faces = [outcome.photo for outcome in outcomes if outcome.state in (KEPT, MADE)]
@@ -103,7 +120,7 @@ def prepare(args: argparse.Namespace, detector: FaceDetector) -> int:
         write_verification(args.out, pairs, faces)
     log_summary(args.out, outcomes, faces, split_of, time.perf_counter() - start)
     problems.write(args.out / "problems.csv")
-    return int(any(outcome.state == UNREADABLE for outcome in outcomes))
+    return int(any(outcome.state == UNREADABLE for outcome in outcomes) or problems.counts[BAD_NAME] > 0)
 
 
 def chosen_people(photos: Sequence[Photo], min_photos: int, limit: int | None, seed: int) -> list[str]:

@@ -101,6 +101,7 @@ def test_unreadable_photos_are_left_out_and_counted(source, tmp_path, recognizer
         (["--val_people", ".7", "--test_people", ".4"], "shares below 1"),
         (["--batch_size", "0"], "--batch_size 0"),
         (["--recognizer", "absent.onnx"], "absent.onnx"),
+        (["--device", "nope"], "--device nope: no such device"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(source, tmp_path, recognizer, options, message):

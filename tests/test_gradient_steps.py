@@ -10,6 +10,7 @@ import pytest
 import torch
 from toy_run import build, parse, run, stage_options, weights_of
 
+from basicsr.engine import gradient_steps
 from basicsr.engine.finite_guard import NonFiniteLossError
 from basicsr.engine.gradient_steps import GradientSteps
 from basicsr.engine.loaders import build_dataset, train_loader
@@ -79,15 +80,17 @@ def test_parts_of_a_batch_equal_the_whole_one(toy: Path, stage: int) -> None:
         ({"channels_last": True}, 1e-4),  # kernels that sum in another order
         ({"optim_g": {**SGD, "foreach": True}}, 1e-6),
         ({"optim_g": {**SGD, "fused": False, "foreach": False}}, 1e-6),
-        ({"precision": "bf16"}, 0.02),  # 8 bits of mantissa, three steps
-        ({"precision": "fp16"}, 0.02),  # 11 bits, and steps of SGD that are all gradient
+        ({"precision": "bf16"}, 0.005),  # 8 bits of mantissa, three steps
+        ({"precision": "fp16"}, 0.002),  # 11 bits
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_how_it_is_computed_changes_the_weights_by_rounding_alone(
-    toy: Path, options: dict[str, Any], tolerance: float
+    toy: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], tolerance: float
 ) -> None:
     """Relative to the largest step that a weight of the network has taken."""
+    # at the usual one the first step of network_d overflows and is left out, which is another training
+    monkeypatch.setattr(gradient_steps, "FIRST_LOSS_SCALE", 2.0**10)
     plain, _ = train(3, toy)
     start = {f"g.{key}": p.detach().clone() for key, p in steps_of(3, toy)[0].stage.net_g.named_parameters()}
     found, _ = train(3, toy, **options)
@@ -98,13 +101,17 @@ def test_how_it_is_computed_changes_the_weights_by_rounding_alone(
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_losses_in_half_precision_stay_near_those_in_float32(toy: Path, stage: int, precision: str) -> None:
-    """Of the first iteration, before a flipped code can lead elsewhere: 5 % in bf16, 1 % in fp16; most of it in the GAN
-    loss, which is a ratio of gradients times a mean of logits near zero."""
+    """Of the first iteration, before a step can lead elsewhere: 3 % in bf16, .5 % in fp16.
+
+    All but the GAN loss stay within a quarter of that. It is a mean of logits near zero, and most of its difference is
+    that of the pictures: with the whole discriminator in float32, 2.1 % of the 2.4 % in bf16 remain.
+    """
     _, exact = train(stage, toy)
     _, found = train(stage, toy, precision=precision)
-    tolerance = {"bf16": 0.05, "fp16": 0.01}[precision]
+    of_gan = {"bf16": 0.03, "fp16": 0.005}[precision]
     for name in (name for name in exact[0] if name.startswith("l_")):
-        assert found[0][name] == pytest.approx(exact[0][name], rel=tolerance, abs=1e-3), name
+        tolerance = of_gan if name == "l_g_gan" else of_gan / 4
+        assert found[0][name] == pytest.approx(exact[0][name], rel=tolerance, abs=1e-5), name
 
 
 def test_pictures_codes_and_identity_stay_float32_in_half_precision(toy: Path) -> None:
@@ -157,11 +164,17 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(toy: Path, train_option
 def test_a_scale_that_is_too_large_for_float16_is_halved_and_the_step_left_out(toy: Path) -> None:
     steps, batches = steps_of(1, toy, precision="fp16")
     steps.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    assert steps.ema is not None
+    with torch.no_grad():
+        for value in steps.ema.net.parameters():  # an average that has been left behind
+            value.add_(1)
     before = {key: value.clone() for key, value in steps.stage.net_g.named_parameters()}
+    average = {key: value.clone() for key, value in steps.ema.net.named_parameters()}
     steps.iterate(batches[0], 1)
     steps.require_finite()  # an overflow of scaled gradients is no fault
     assert steps.scaler.get_scale() == 2.0**39
     assert all(torch.equal(before[key], value) for key, value in steps.stage.net_g.named_parameters())
+    assert all(torch.equal(average[key], value) for key, value in steps.ema.net.named_parameters())
 
 
 @pytest.mark.parametrize("foreach", [False, True])

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from basicsr.data.augment import flip
 from basicsr.data.degradation import DegradationRanges
-from basicsr.data.identity_blind_dataset import IdentityBlindDataset, difference_hash, looks_the_same
+from basicsr.data.identity_blind_dataset import IdentityBlindDataset
+from basicsr.data.photo_hash import photo_hash
 from basicsr.utils.errors import ImageFileError, OptionError
 from basicsr.utils.img_util import Image, img2tensor, imread, imwrite
 
@@ -164,12 +165,36 @@ def test_copies_and_mirror_images_of_gt_are_no_references(tmp_path, caplog):
     assert "gt.png: every other photo looks the same" in caplog.text
 
 
-def test_the_difference_hash_compares_neighbours_of_the_miniature():
+def test_the_hash_compares_neighbours_of_the_miniature_and_knows_mirror_images():
     ramp = np.repeat(np.linspace(0, 255, SIZE, dtype=np.uint8)[None, :, None], SIZE, 0).repeat(3, 2)
-    assert difference_hash(ramp).all()
-    assert not difference_hash(flip(ramp)).any()
-    assert looks_the_same(ramp, flip(ramp))
-    assert not looks_the_same(photo(1), photo(2))
+    one, mirrored = photo_hash(ramp), photo_hash(flip(ramp))
+    assert one.plain.all()
+    assert not mirrored.plain.any()
+    assert one.looks_like(mirrored)
+    assert not photo_hash(photo(1)).looks_like(photo_hash(photo(2)))
+
+
+def test_photos_of_one_pose_and_light_are_references_of_each_other(tmp_path):
+    """Aligned faces share their coarse shades, and differ in the fine ones: 8x8 bits take these for one photo."""
+    shades, rng = photo(0).astype(np.float32), np.random.default_rng(0)
+    names = [f"{number}.png" for number in range(4)]
+    for name in names:
+        detail = cv2.resize(
+            rng.integers(-20, 21, (17, 16)).astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_NEAREST
+        )
+        small = cv2.resize(detail, (9, 8), interpolation=cv2.INTER_AREA)
+        coarse = cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        imwrite(tmp_path / name, np.clip(shades + (detail - coarse)[..., None], 0, 255).astype(np.uint8))
+    index = write_index(tmp_path, [f"{name},Ann,train" for name in names])
+    samples = build(index, num_refs=(3, 3), sampling="photo")
+    assert all(samples[number]["ref_mask"].all() for number in range(4))
+
+
+def test_people_are_held_in_arrays_in_the_order_of_the_file(tmp_path):
+    rows = ["1.png,Bob,train", "2.png,,train", "3.png,Ann,train", "4.png,Bob,train", "5.png,,train", "6.png,Cy,train"]
+    people = build(write_index(tmp_path, [*rows, "7.png,Ann,train"])).people
+    assert [people.photos_of(person).tolist() for person in range(len(people))] == [[0, 3], [2, 6]]
+    assert [people.person_of(place) for place in range(4)] == [0, 0, 1, 1]
 
 
 def test_references_are_augmented_where_asked(index):

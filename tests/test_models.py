@@ -73,8 +73,12 @@ def test_a_stage_hands_the_reference_photos_to_a_network_that_shares_keys_and_va
     for layer in stage.trained_net().ft_layers:  # type: ignore[attr-defined]
         assert layer.kv_share.gate.grad.abs() > 0
         layer.kv_share.gate.data.fill_(0.8)
-    pictures = [stage.restore(other, stage.net_g) for other in (batch, batch | {"refs": batch["refs"].flip(0)})]
-    assert not torch.equal(*pictures)
+    logits: list[torch.Tensor] = []  # of toys a picture seldom shows it: the best code must change
+    stage.trained_net().idx_pred_layer.register_forward_hook(lambda _m, _i, out: logits.append(out))  # type: ignore[attr-defined]
+    for other in (batch, batch, batch | {"refs": batch["refs"].flip(0)}):
+        stage.restore(other, stage.net_g)
+    assert torch.equal(logits[0], logits[1])
+    assert (logits[0] - logits[2]).abs().max() > 1e-3
 
 
 def test_attention_figures_are_computed_where_a_line_is_printed_and_nowhere_else(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,15 @@ def options_of(path: Path) -> Options:
     return parse_options(path, check_files=False)
 
 
+@cache
+def shipped(path: Path) -> Options:
+    """The options of a file that does not change; each is read once for all tests."""
+    return options_of(path)
+
+
 def test_the_three_stages_are_shipped_at_512_px_for_lfw_and_for_the_demo() -> None:
     stages = {
-        (path.parent.name, MODEL_REGISTRY.get(options_of(path).model_type).__name__)
+        (path.parent.name, MODEL_REGISTRY.get(shipped(path).model_type).__name__)
         for path in FILES
         if path.parent.name in ("options", "lfw", "demo")
     }
@@ -41,14 +48,14 @@ def test_the_three_stages_are_shipped_at_512_px_for_lfw_and_for_the_demo() -> No
 
 @every_file
 def test_a_shipped_file_is_bound_and_its_resolved_form_means_the_same(path: Path, tmp_path: Path) -> None:
-    options = options_of(path)
+    options = shipped(path)
     (tmp_path / "resolved.yml").write_text(resolved(options), encoding="utf-8")
     assert options_of(tmp_path / "resolved.yml") == options
 
 
 @every_file
 def test_the_networks_of_a_shipped_file_can_be_built_and_share_the_vqgan(path: Path) -> None:
-    options = options_of(path)
+    options = shipped(path)
     specs = {name: getattr(options, name) for name in ("network_g", "network_d", "network_vqgan")}
     with torch.device("meta"):  # shapes alone: a 512 px network would need a gigabyte
         nets = {name: ARCH_REGISTRY.build(spec) for name, spec in specs.items() if spec is not None}
@@ -60,7 +67,7 @@ def test_the_networks_of_a_shipped_file_can_be_built_and_share_the_vqgan(path: P
 
 @every_file
 def test_weights_of_earlier_stages_come_from_runs_that_are_shipped_too_or_can_be_fetched(path: Path) -> None:
-    missing = [message for key, message in missing_files(options_of(path)) if key[0] == "path"]
+    missing = [message for key, message in missing_files(shipped(path)) if key[0] == "path"]
     for message in missing:
         fetched = [f"python scripts/download_pretrained_models.py {name}" for name in FILES_OF_RELEASE]
         made = "writes it: python basicsr/train.py -opt options/"
@@ -69,8 +76,8 @@ def test_weights_of_earlier_stages_come_from_runs_that_are_shipped_too_or_can_be
 
 @every_file
 def test_a_stage_fits_the_networks_that_the_stage_before_it_has_trained(path: Path) -> None:
-    options = options_of(path)
-    by_name = {options_of(other).name: options_of(other) for other in FILES}
+    options = shipped(path)
+    by_name = {shipped(other).name: shipped(other) for other in FILES}
     for ours, file in (("network_vqgan", "pretrain_network_vqgan"), ("network_d", "pretrain_network_d")):
         weights = getattr(options.path, file)
         if weights is None or not weights.startswith(options.path.experiments_root):
@@ -86,7 +93,7 @@ def test_a_stage_fits_the_networks_that_the_stage_before_it_has_trained(path: Pa
 def test_the_phases_of_every_schedule_end_with_the_run_and_all_of_them_are_reached() -> None:
     checked = 0
     for path in FILES:
-        train = options_of(path).train
+        train = shipped(path).train
         if train is not None and "schedule" in train.stage:
             ends = [phase["until"] for phase in train.stage["schedule"]]
             assert all(end < train.total_iter for end in ends[:-1]), path
@@ -110,7 +117,7 @@ def test_upstreams_own_keys_for_colours_and_strokes_reach_the_degradation(tmp_pa
         return spec
 
     colours = "color_jitter_prob: 0.3, color_jitter_shift: 20, color_jitter_pt_prob: 0.3, gray_prob: 0.01"
-    shipped = options_of(ROOT / "options" / "upstream" / "colorization.yml").datasets["train"].spec["degradation"]
-    assert degradation(f"{colours}, gen_inpaint_mask: false") == shipped
+    colorization = shipped(ROOT / "options" / "upstream" / "colorization.yml").datasets["train"].spec["degradation"]
+    assert degradation(f"{colours}, gen_inpaint_mask: false") == colorization
     off = "color_jitter_prob: ~, color_jitter_pt_prob: ~, gen_inpaint_mask: true"
     assert degradation(off) == {**degradation("use_hflip: true"), "gen_inpaint_mask": True}

@@ -114,7 +114,7 @@ def test_a_line_for_each_flaw_and_the_rest_goes_on(
         ("row of a list that cannot be read", "CelebA-HQ-to-CelebA-mapping.txt:8"),
         ("mapping row for a picture that has one", "CelebA-HQ-to-CelebA-mapping.txt:9"),
         ("row of a list that cannot be read", "identity_CelebA.txt:6"),
-        ("photo that a list names twice", "identity_CelebA.txt:7"),
+        ("photo that a list names twice, the first row counts", "identity_CelebA.txt:7"),
         ("unknown identity", "2.jpg"),
         ("unusable", "4.jpg"),
         ("picture whose name is no number", "cover.png"),
@@ -201,3 +201,19 @@ def test_what_cannot_be_is_said_in_one_line(source: Path, tmp_path: Path) -> Non
     (source / "CelebA-HQ-to-CelebA-mapping.txt").unlink()
     with pytest.raises(UserError, match=r"no CelebA-HQ-to-CelebA-mapping.txt or image_list.txt in it"):
         run(source, tmp_path / "out")
+
+
+def test_a_photo_that_a_list_or_the_folder_has_twice_is_a_line_and_the_first_counts(
+    source: Path, tmp_path: Path
+) -> None:
+    run(source, tmp_path / "a", "--no_check")
+    lists = ("identity_CelebA.txt", "CelebAMask-HQ-attribute-anno.txt", "CelebAMask-HQ-pose-anno.txt")
+    for name, other in zip(lists, ("119613.jpg 3", f"2.jpg{' -1' * 7}", "0.jpg 1 2 3"), strict=True):
+        text = (source / name).read_text()
+        (source / name).write_text(text + other + "\n")
+    imwrite(source / "CelebA-HQ-img/00001.png", np.zeros((32, 32, 3), np.uint8))
+    assert run(source, tmp_path / "b", "--no_check") == 1
+    assert len(problems(tmp_path / "b")) == 4
+    assert ("second picture of a number", "1.jpg") in problems(tmp_path / "b")
+    index, before = ((tmp_path / name / "index.csv").read_text() for name in ("b", "a"))
+    assert index == before.replace("CelebA-HQ-img/1.jpg", "CelebA-HQ-img/00001.png")

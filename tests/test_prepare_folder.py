@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 import time
@@ -144,3 +145,25 @@ def test_after_a_kill_the_same_command_completes_with_an_equal_result(tmp_path: 
     files = sorted(path.relative_to(tmp_path / "straight") for path in (tmp_path / "straight").rglob("*.*"))
     assert len(files) == 303
     assert all((tmp_path / "out" / file).read_bytes() == (tmp_path / "straight" / file).read_bytes() for file in files)
+
+
+def test_photos_of_one_stem_have_crops_of_their_own_and_names_that_are_no_utf8_are_a_line(
+    faces: Path, tmp_path: Path
+) -> None:
+    imwrite(faces / "p1/same.png", np.zeros((20, 20, 3), np.uint8))
+    imwrite(faces / "p1/same.JPG", np.full((20, 20, 3), 255, np.uint8))
+    try:
+        (faces / "p1" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names alone")
+    assert run(faces, tmp_path / "out", "--size", "16") == 1
+    assert problems(tmp_path / "out") == {("file name that is not UTF-8", "caf\\udce9.png")}
+    assert imread(tmp_path / "out/p1/same.png.png").max() == 0
+    assert imread(tmp_path / "out/p1/same.JPG.png").min() == 255
+
+
+def test_a_folder_without_pictures_is_a_person_without_a_photo(faces: Path, tmp_path: Path) -> None:
+    (faces / "nobody").mkdir()
+    (faces / "nobody/notes.txt").write_text("no picture")
+    assert run(faces, tmp_path / "out") == 0
+    assert problems(tmp_path / "out") == {("person without a photo", "nobody")}

@@ -173,7 +173,7 @@ def test_a_wrong_source_or_output_is_said_in_one_line(photos, tmp_path):
     with pytest.raises(UserError, match="no such folder or archive"):
         run(tmp_path / "absent.tar", tmp_path / "out")
     (tmp_path / "cut.tar").write_bytes(b"not an archive" * 100)
-    with pytest.raises(UserError, match="no whole tar archive"):
+    with pytest.raises(UserError, match=r"^[^\n]*no whole tar archive[^\n]*$"):
         run(tmp_path / "cut.tar", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no photos in folders named after people"):
@@ -183,7 +183,7 @@ def test_a_wrong_source_or_output_is_said_in_one_line(photos, tmp_path):
 
 
 def test_two_photos_that_would_get_one_name_are_refused(photos, tmp_path):
-    imwrite(photos / "Person_00/Person_00_0001.jpg", np.zeros((40, 40, 3), np.uint8))
+    imwrite(photos / "more/Person_00/Person_00_0001.jpg", np.zeros((40, 40, 3), np.uint8))
     with pytest.raises(UserError, match="would both become"):
         run(photos, tmp_path / "out")
 

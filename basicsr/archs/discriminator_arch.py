@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from basicsr.archs.blocks import Normalize
+from basicsr.archs.blocks import Normalize, run_in_float32
 from basicsr.archs.sync_batch_norm import SyncBatchNorm2d
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -59,4 +59,7 @@ class VQGANDiscriminator(nn.Module):
             load_into(self, load_state(model_path, param_key="params_d"), strict=True, where=model_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.main(x)  # (B, nc, H, W) -> (B, 1, h, w)
+        for layer in self.main[:-1]:
+            x = layer(x)
+        # under autocast, too: a mean of logits near zero has no digits to lose
+        return run_in_float32(self.main[-1], x)  # (B, nc, H, W) -> (B, 1, h, w)

@@ -29,6 +29,9 @@ class Rule(NamedTuple):
 RANGES = ("blur_sigma", "downsample_range", "noise_range", "jpeg_range")
 SHARED = ("blur_kernel_size", "kernel_list", "kernel_prob", "gray_prob")  # by both degradations
 CHANGES = ("color_jitter_prob", "color_jitter_shift", "color_jitter_pt_prob", "gen_inpaint_mask")  # `~`: none
+LMDB = (
+    "pictures packed by scripts/make_lmdb.py are named as `lmdb: FOLDER` beside source or index, others read as files"
+)
 HALF = ([0.5, 0.5, 0.5],)
 OFF = (False, None)
 
@@ -46,7 +49,7 @@ LEGACY: tuple[Rule, ...] = (
     Rule("datasets.*.phase", why="the key names the phase"),
     Rule("datasets.*.scale", only=(1, None), why="restoration keeps the size"),
     Rule("datasets.*.filename_tmpl", why="pairs have equal names"),
-    Rule("datasets.*.io_backend", only=({"type": "disk"},), why="files are read from disk"),
+    Rule("datasets.*.io_backend", only=({"type": "disk"},), why=LMDB),
     Rule("datasets.*.in_size", why="lq has the size of gt"),
     Rule("datasets.*.mean", only=HALF, why="images are always in [-1, 1]"),
     Rule("datasets.*.std", only=HALF, why="images are always in [-1, 1]"),

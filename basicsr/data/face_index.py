@@ -94,7 +94,7 @@ class FaceIndex:
         return self.folder / self.names[row]
 
     @cached_property
-    def by_identity(self) -> Mapping[str, list[int]]:
+    def by_identity(self) -> RowsOfNames:
         """Numbers of a person's rows."""
         return RowsOfNames(self.identities)
 

@@ -6,9 +6,9 @@ Shapes: S = gt_size px; R = the most references that a sample may have.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from basicsr.data.degradation import Degradation, DegradationRanges, apply_copie
 from basicsr.data.face_index import FaceIndex
 from basicsr.data.image_source import read_face
 from basicsr.data.lmdb_store import LmdbStore
+from basicsr.data.photo_hash import photo_hash
 from basicsr.utils.code_cache import CachedCodes
 from basicsr.utils.errors import OptionError
 from basicsr.utils.img_util import Image, img2tensor
@@ -28,8 +29,6 @@ from basicsr.utils.seed import rng_for
 logger = logging.getLogger(__name__)
 
 DUPLICATE_COLUMN = "duplicate_group"  # of the index; empty: no duplicates
-HASH_SIDE = 8  # px, of the difference hash
-SAME_PHOTO_BITS = 4  # of 64: photos whose hashes differ in at most so many bits count as one photo
 # Separate streams of random numbers: what is drawn for the references leaves ground truth and lq as they are.
 CHOICE_STREAM, REFERENCE_STREAM, DEGRADATION_STREAM = range(3)
 
@@ -39,8 +38,8 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
     """refs (R, 3, S, S) with ref_mask (R,), lq, gt (3, S, S), and lq_large where `degradation_large` is given.
 
     A reference is another photo of the same person: never the ground truth's own file, its mirror image, a photo that
-    looks the same (difference hash), or one of the same `duplicate_group`, where the index has this column (photos that
-    a recogniser finds too much alike, cosine .9 and above, to tell who somebody is rather than which photo it is).
+    looks the same (see `photo_hash`), or one of the same `duplicate_group`, where the index has this column (photos
+    that a recogniser finds too much alike, cosine .9 and above, to tell who somebody is rather than which photo it is).
 
     Args:
         index: CSV, see `FaceIndex`; people with a single photo are left out.
@@ -81,13 +80,12 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         if not 1 <= num_refs[0] <= num_refs[1]:
             raise OptionError(f"num_refs: found {list(num_refs)}, expected [fewest, most] with 1 <= fewest <= most.")
         self.faces = FaceIndex.read(index, split)
-        people = self.faces.by_identity.items()
-        self.people = [photos for identity, photos in people if identity and len(photos) > 1]
-        if not self.people:
+        self.people = _People(self.faces)
+        if not len(self.people):
             raise OptionError(f"{index}: nobody in split '{split}' has two photos, so there are no references.")
         if wrong_reference and len(self.people) < 2:
             raise OptionError(f"{index}: split '{split}' has one person with two photos; wrong_reference needs two.")
-        self.photos = [(person, photo) for person, photos in enumerate(self.people) for photo in photos]
+        self.duplicate_groups: Sequence[str] | None = self.faces.attributes.get(DUPLICATE_COLUMN)
         self.gt_size = gt_size
         self.num_refs = num_refs
         self.degradation = degradation
@@ -104,7 +102,7 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         """Photos of people with two or more; with sampling identity, the number of draws that make an epoch."""
-        return len(self.photos)
+        return len(self.people.photos)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """The sample of (epoch, index); a plain index means epoch 0."""
@@ -137,9 +135,9 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
     def _choose(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """(person, photo) of a sample."""
         if self.sampling == "photo":
-            return self.photos[index]
+            return self.people.person_of(index), int(self.people.photos[index])
         person = int(rng.integers(len(self.people)))
-        return person, int(rng.choice(self.people[person]))
+        return person, int(rng.choice(self.people.photos_of(person)))
 
     def _choose_refs(self, person: int, photo: int, gt: Image, rng: np.random.Generator) -> list[Image]:
         """References, augmented; fewer than drawn where the person has fewer, none where all look like gt."""
@@ -147,22 +145,25 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
             person = (person + 1 + int(rng.integers(len(self.people) - 1))) % len(self.people)
         wanted = int(rng.integers(self.num_refs[0], self.num_refs[1] + 1))
         refs: list[Image] = []
-        others = [other for other in self.people[person] if other != photo and not self._are_duplicates(other, photo)]
-        for other in rng.permutation(others):
+        gt_hash = photo_hash(gt)
+        for other in rng.permutation(self._others(person, photo)):
             if len(refs) == wanted:
                 break
             ref = self._read(int(other))
-            if not looks_the_same(ref, gt):
+            if not photo_hash(ref).looks_like(gt_hash):
                 refs.append(augment_reference(ref, rng) if self.augment_refs else ref)
         if not refs and photo not in self._warned:
             self._warned.add(photo)
             logger.warning("%s: every other photo looks the same; it has no reference.", self.faces.rows[photo].path)
         return refs
 
-    def _are_duplicates(self, one: int, other: int) -> bool:
-        """Whether the index says so: both photos are in one duplicate group."""
-        groups = [self.faces.rows[photo].attributes.get(DUPLICATE_COLUMN, "") for photo in (one, other)]
-        return groups[0] != "" and groups[0] == groups[1]
+    def _others(self, person: int, photo: int) -> list[int]:
+        """The person's photos, less this one and those that the index puts into its duplicate group."""
+        others = [other for other in self.people.photos_of(person).tolist() if other != photo]
+        groups = self.duplicate_groups
+        if groups is None or not groups[photo]:
+            return others
+        return [other for other in others if groups[other] != groups[photo]]
 
     def _stack(self, refs: list[Image]) -> dict[str, Any]:
         """References padded with zeros to the most that a sample may have, and which of them are real."""
@@ -173,24 +174,32 @@ class IdentityBlindDataset(Dataset[dict[str, Any]]):
         return {"refs": stacked, "ref_mask": torch.arange(most) < len(refs)}
 
     def _read(self, photo: int) -> Image:
-        return read_face(self.faces.rows[photo].path, self.gt_size, self.resize, self.store)
+        return read_face(self.faces.path_at(photo), self.gt_size, self.resize, self.store)
 
 
-def looks_the_same(one: Image, other: Image) -> bool:
-    """Whether two pictures are copies of one photo, mirrored ones included, by their difference hashes."""
-    own, small = difference_hash(one), _miniature(other)
-    return any(np.count_nonzero(own != _is_darker(copy)) <= SAME_PHOTO_BITS for copy in (small, small[:, ::-1]))
+class _People:
+    """The people of an index who have two photos or more, in the order of their first rows. Arrays, as the index is:
+    lists of millions of rows would take more memory than all of it, and be copied by every worker process.
 
+    Args:
+        faces: whose rows the photos are.
+    """
 
-def difference_hash(image: Image) -> NDArray[np.bool_]:
-    """64 bits: whether each pixel of an 8x9 miniature is darker than its right neighbour; bool (8, 8)."""
-    return _is_darker(_miniature(image))
+    def __init__(self, faces: FaceIndex) -> None:
+        rows = faces.by_identity
+        counts = rows.ends - rows.starts
+        nobody = np.array([not name for name in faces.identities.names], np.bool_)
+        several = (counts > 1) & ~nobody[faces.identities.codes[rows.order[rows.starts]]]
+        self.photos = rows.order[np.repeat(several, counts)]  # rows of the index, person by person
+        self.ends = np.cumsum(counts[several])
 
+    def __len__(self) -> int:
+        return len(self.ends)
 
-def _miniature(image: Image) -> Image:
-    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return np.asarray(cv2.resize(gray, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA))
+    def person_of(self, place: int) -> int:
+        """Number of the person of photos[place]."""
+        return int(np.searchsorted(self.ends, place, side="right"))
 
-
-def _is_darker(small: Image) -> NDArray[np.bool_]:
-    return np.asarray(small[:, :-1] < small[:, 1:])
+    def photos_of(self, person: int) -> NDArray[np.int64]:
+        """The person's rows of the index."""
+        return self.photos[self.ends[person - 1] if person else 0 : self.ends[person]]

@@ -95,7 +95,8 @@ def open_source(path: Path) -> FileSource:
         archive = tarfile.open(path)
         members = {member.name: member for member in archive if member.isfile()}
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ImageFileError(f"{path}: no whole tar archive ({error}). Copy or download it again.") from error
+        reason = str(error).splitlines()[0]  # the others say what each kind of compression makes of it
+        raise ImageFileError(f"{path}: no whole tar archive ({reason}). Copy or download it again.") from error
 
     def read_member(name: str) -> bytes:
         file = archive.extractfile(members[name])

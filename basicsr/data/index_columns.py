@@ -187,7 +187,9 @@ class _Codes(dict[str, int]):
 
 
 class RowsOfNames(Mapping[str, list[int]]):
-    """Name -> its rows, in the order of the first rows; the empty name too. Two arrays, lists are made when asked for.
+    """Name -> its rows, in the order of the first rows; the empty name too. Arrays, lists are made when asked for.
+
+    The rows of the name at place p are order[starts[p] : ends[p]].
 
     Args:
         column: N names.

@@ -1,4 +1,4 @@
-"""Difference hashes of many picture files, compared all with all: copies of a photo, whatever file they are in.
+"""Difference hashes of pictures: which are copies of one photo, whatever file they are in. Two, or many, all with all.
 
 256 bits, not the usual 64: aligned faces resemble each other. Among 11 739 of LFW, 64 bits with 2 of tolerance found
 27 pairs of different names, 4 of them copies; 256 bits with 24 found those 4. A copy through JPEG of quality 30 differs
@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from basicsr.data.augment import flip
 from basicsr.data.similarity import Floats, Pairs, similar_pairs
 from basicsr.utils.img_util import Image
 from basicsr.utils.picture_features import picture_features
@@ -27,11 +26,22 @@ NUM_BITS = HASH_SIDE**2
 SAME_PHOTO_BITS = 24  # photos whose hashes differ in at most so many bits count as one photo
 
 
-def difference_bits(image: Image) -> NDArray[np.bool_]:
-    """Whether each pixel of a 16x17 miniature is darker than its right neighbour; bool (256,)."""
+class PhotoHash(NamedTuple):
+    """The hash of a picture and that of its mirror image, bool (256,) each."""
+
+    plain: NDArray[np.bool_]
+    mirrored: NDArray[np.bool_]
+
+    def looks_like(self, other: PhotoHash, max_bits: int = SAME_PHOTO_BITS) -> bool:
+        """Whether two pictures are copies of one photo, mirrored ones included."""
+        return any(np.count_nonzero(bits != other.plain) <= max_bits for bits in self)
+
+
+def photo_hash(image: Image) -> PhotoHash:
+    """Whether each pixel of a 16x17 miniature is darker than its right neighbour, row by row."""
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(gray, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
-    return np.asarray(small[:, :-1] < small[:, 1:]).ravel()
+    return PhotoHash(*(np.asarray(one[:, :-1] < one[:, 1:]).ravel() for one in (small, small[:, ::-1])))
 
 
 class HashedFiles(NamedTuple):
@@ -47,7 +57,7 @@ def hash_files(paths: Sequence[Path], cache: str | Path | None = None, threads: 
     """The hash of each picture and of its mirror image; see `picture_features` for the cache and for failures."""
 
     def hashes(image: Image) -> NDArray[np.uint8]:
-        return np.stack([np.packbits(difference_bits(image)), np.packbits(difference_bits(flip(image)))])
+        return np.packbits(np.stack(photo_hash(image)), axis=1)  # (2, 32)
 
     found = picture_features(
         paths, hashes, lambda items: {"bits": np.stack(items)}, f"difference hash of {NUM_BITS} bits and its mirror",

@@ -8,11 +8,11 @@ Shapes: N, M rows; E width of a row; P pairs found.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm as normal
 
 from basicsr.utils.cli import progress
 from basicsr.utils.errors import UserError
@@ -100,4 +100,4 @@ def stranger_threshold(rows: Floats, others: Floats | None, far: float, rng: np.
     if len(cosines) == 0:
         raise UserError("one picture alone has no strangers to compare with; give --threshold.")
     middle, low = np.quantile(cosines, [0.5, LOWER])
-    return float(min(middle + normal.isf(far) * (middle - low), 1.0))
+    return float(min(middle + NormalDist().inv_cdf(far) * (low - middle), 1.0))

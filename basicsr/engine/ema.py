@@ -21,10 +21,20 @@ class ModelEma:
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """Move the average towards `net`."""
+    def update(self, net: nn.Module, moved: torch.Tensor | None = None) -> None:
+        """Move the average towards `net`.
+
+        Args:
+            moved: scalar on the device, 1 or 0: whether `net` has taken its step; None: it has. The device alone knows
+                with float16, and is not waited for.
+        """
         own, new = _floating(self.net), _floating(net)
-        torch._foreach_lerp_(own, new, 1 - self.decay)
+        if moved is None:
+            torch._foreach_lerp_(own, new, 1 - self.decay)
+        else:
+            share = (1 - self.decay) * moved
+            for mine, theirs in zip(own, new, strict=True):
+                mine.lerp_(theirs, share)
         for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
             if not mine.is_floating_point():
                 mine.copy_(theirs)

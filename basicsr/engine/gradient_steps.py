@@ -69,8 +69,8 @@ class GradientSteps:
             self.stage.before_iteration(batch, current_iter)
         with self._finite_buffers():
             losses, restored = self._step_g(parts, batch, current_iter)
-            if self.ema is not None and self._moved_g():
-                self.ema.update(bare_net(self.stage.net_g))
+            if self.ema is not None:
+                self.ema.update(bare_net(self.stage.net_g), self._moved_g())
             if restored and self.stage.trains_discriminator(current_iter):
                 losses |= self._step_d(parts, restored, batch, current_iter)
         self.scaler.update(None if self.is_fp16 else 1.0)
@@ -141,10 +141,14 @@ class GradientSteps:
         self._bad = self.guard.note(current_iter, f"network_{which}", losses, norm, batch, self.is_fp16)
         self.scaler.step(optimizer)
 
-    def _moved_g(self) -> bool:
-        """Whether the generator's step was taken, the same on all ranks. Without skipping nobody needs to know: such a
-        step ends the run."""
-        return not self.options.skip_non_finite or bool(self.stage.figures["grad_norm_g"].isfinite())
+    def _moved_g(self) -> Tensor | None:
+        """Whether the generator's step was taken, 1 or 0, the same on all ranks.
+
+        None where a step that is not taken ends the run: neither skipped nor an overflow of scaled gradients.
+        """
+        if self.is_fp16 or self.options.skip_non_finite:
+            return self.stage.figures["grad_norm_g"].isfinite().float()
+        return None
 
     def _autocast(self) -> torch.autocast:
         dtype = HALF.get(self.options.precision)

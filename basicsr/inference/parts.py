@@ -13,7 +13,7 @@ from basicsr.models.self_encoder import load_self_encoder
 from basicsr.recognizers import Recognizer, find_recognizer, load_recognizer
 from basicsr.utils.errors import OptionError, WeightsError
 from basicsr.utils.registry import ARCH_REGISTRY
-from basicsr.utils.weights import sha256_of
+from basicsr.utils.weights import load_file, load_into, load_state, sha256_of
 
 START_WEIGHTS = ("vqgan_path", "model_path")  # what a network starts its training from
 
@@ -23,6 +23,26 @@ class UsedFile(NamedTuple):
 
     path: str
     sha256: str
+
+
+def load_network(weights: str | Path, param_key: str = "params_ema") -> tuple[CodeFormer, dict[str, Any]]:
+    """The network of a weights file, on the CPU, and what else the file says.
+
+    Raises:
+        WeightsError: it is missing or broken, or its weights are for another network than it says.
+    """
+    contents = load_file(weights)
+    net = build_network(str(weights), contents)
+    try:
+        load_into(net, load_state(weights, param_key), where=str(weights))
+    except WeightsError as error:
+        if "network_g" in contents:
+            raise
+        raise WeightsError(
+            f"{error} It does not say which network it is for (no network_g), so the released CodeFormer was tried. "
+            "Take a file of train.py or of scripts/convert_weights.py."
+        ) from error
+    return net, contents
 
 
 def build_network(weights: str, contents: Mapping[str, Any]) -> CodeFormer:

@@ -21,7 +21,7 @@ from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.archs.kv_share import ReferencePhotos
 from basicsr.archs.self_encoder_arch import SelfEncoder
 from basicsr.inference.execution import Precision, choose_precision, compiled, one_at_a_time, store_weights_as
-from basicsr.inference.parts import UsedFile, build_network, recognizer_of, self_encoder_of
+from basicsr.inference.parts import UsedFile, load_network, recognizer_of, self_encoder_of
 from basicsr.inference.values import (
     Device,
     Knobs,
@@ -41,7 +41,7 @@ from basicsr.models.identity_source import (
 from basicsr.recognizers import Recognizer
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import Image, img2tensor, imread, tensor2img
-from basicsr.utils.weights import load_file, load_into, load_state, sha256_of
+from basicsr.utils.weights import sha256_of
 
 if TYPE_CHECKING:
     from basicsr.faces import FaceDetector
@@ -64,7 +64,8 @@ class FaceRestorer:
     Any number of threads may use one object: their calls take turns, and give what they give alone.
 
     Args:
-        weights: `.pth` written by train.py (it says itself which network it is for), or released CodeFormer weights.
+        weights: `.pth` of train.py or `.safetensors` of scripts/convert_weights.py (both say themselves which network
+            they are for), or released CodeFormer weights.
         recognizer: recogniser file, where it is not at the path that the weights name.
         device: see `choose_device`.
         param_key: which weights of the file: the averaged ones as a rule.
@@ -89,9 +90,7 @@ class FaceRestorer:
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self.lock = threading.RLock()
-        contents = load_file(weights)
-        net = build_network(str(weights), contents)
-        load_into(net, load_state(weights, param_key), where=str(weights))
+        net, contents = load_network(weights, param_key)
         # a CPU convolves a quarter faster with the channels innermost, at 64 px as at 512
         self.layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self.net = net.to(self.device).to(memory_format=self.layout).eval().requires_grad_(False)

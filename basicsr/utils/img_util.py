@@ -20,6 +20,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from basicsr.utils.errors import ImageFileError
+from basicsr.utils.text_util import is_utf8, shown
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ def list_images(folder: str | Path, recursive: bool = True) -> list[Path]:
     files = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES]
     if len(files) < len(entries):
         logger.info("%s: %d pictures, %d other files skipped", folder, len(files), len(entries) - len(files))
+    for path in [path for path in files if not is_utf8(str(path.relative_to(folder)))]:
+        logger.warning("%s: skipped, the name is not UTF-8. Rename it.", shown(str(path)))
+        files.remove(path)
     if not files:
         raise ImageFileError(f"{folder}: no pictures ({', '.join(IMAGE_SUFFIXES)}).")
     return files

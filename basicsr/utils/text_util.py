@@ -24,6 +24,20 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another output folder") from error
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can stand in a table: on Linux it may hold any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(name: str) -> str:
+    """A file's name as it can be printed and written: bytes that are no UTF-8 as \\udcXX."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name, then rename.
 
@@ -35,7 +49,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         with contextlib.suppress(OSError):  # a folder that takes no file may not let one be removed either
             temporary.unlink()
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+        reason = error.strerror if isinstance(error, OSError) else "a name in it is not UTF-8; rename that file"
+        raise UserError(f"{path}: cannot be written ({reason})") from error

@@ -1,20 +1,22 @@
 """Weights files: read safely, matched by name with a report, written so that no partial file is ever seen.
 
 A checkpoint of a network is `{'params': state dict, 'params_ema': state dict}` (BasicSR's layout), as `.pth` or, with
-one state dict, `.safetensors`. Nothing here runs code from a file: `torch.load` gets `weights_only=True`.
+one state dict, `.safetensors`, whose header then says what else a `.pth` carries: the network's type and arguments, and
+its recogniser. Nothing here runs code from a file: `torch.load` gets `weights_only=True`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pickle
 import pickletools
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,14 @@ UNREADABLE = (
 )  # fmt: skip
 
 
+HEADER = "id_codeformer"  # the one entry of a header: several are written in no fixed order
+
+
 def load_file(path: str | Path) -> dict[str, Any]:
     """The contents of a `.pth` or `.safetensors` file on the CPU.
+
+    A `.safetensors` with a header of `save_safetensors` gives `{'params': state dict}` and what the header says, as the
+    `.pth` would; any other one gives its tensors.
 
     Raises:
         WeightsError: the file is missing, cut off, no weights file, or holds more than tensors and plain types.
@@ -44,7 +52,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: no such weights file.")
     try:
         if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
+            about = read_header(path)
+            state = dict(safetensors.torch.load_file(path))
+            return state if about is None else {"params": state, **about}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read is said below, once
             contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -58,6 +68,26 @@ def load_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise WeightsError(f"{path}: holds a {type(contents).__name__}, expected a dict of tensors.")
     return contents
+
+
+def read_header(path: str | Path) -> dict[str, Any] | None:
+    """What `save_safetensors` was told of the tensors; None in a file of another program.
+
+    Raises:
+        WeightsError: the header has our name and says nothing that can be read.
+        SafetensorError: no such file.
+    """
+    with safetensors.safe_open(path, "pt") as opened:
+        text = (opened.metadata() or {}).get(HEADER)
+    if text is None:
+        return None
+    try:
+        about = json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its header '{HEADER}' is no JSON ({error}). Convert the weights again.") from error
+    if not isinstance(about, dict):
+        raise WeightsError(f"{path}: its header '{HEADER}' is a {type(about).__name__}. Convert the weights again.")
+    return about
 
 
 def _unpickling_reason(path: Path, error: pickle.UnpicklingError) -> str:
@@ -121,16 +151,35 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], strict: bool = True, 
 
 def save_atomic(contents: dict[str, Any], path: str | Path) -> None:
     """`torch.save` under a temporary name, synced, then renamed: a kill at any instant leaves the last whole file."""
-    path = Path(path)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a path, torch would keep the temporary name in the file
+            torch.save(contents, file)
+
+    _write_whole(Path(path), write)
+
+
+def save_safetensors(state: Mapping[str, Tensor], about: Mapping[str, Any], path: str | Path) -> None:
+    """Write one state dict as `.safetensors`, as whole as `save_atomic` does. Equal contents are equal files.
+
+    Args:
+        about: plain values for the header: network_g (type and arguments), network_identity; see `load_file`.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    header = {HEADER: json.dumps(dict(about), sort_keys=True)}
+    _write_whole(Path(path), lambda temporary: safetensors.torch.save_file(tensors, temporary, header))
+
+
+def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file under a temporary name, sync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(contents, file)
-            file.flush()
+        write(temporary)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
         with contextlib.suppress(OSError):  # a folder that takes no file may not let one be removed either
             temporary.unlink()
         raise WeightsError(
