@@ -355,6 +355,23 @@ def test_style_of_a_flat_feature_and_of_a_huge_one_is_finite(mode):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("mode", ["adain", "film", "adain_mean"])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_style_in_bfloat16_is_off_by_rounding_alone_where_the_mean_is_20_sigma(mode, autocast):
+    torch.manual_seed(0)
+    style: Any = IdentityStyle(16, 32, mode)
+    style.mlp[-1].weight.normal_(std=0.05)
+    dec_feat, enc_feat = (20 + torch.randn(2, 16, 8, 8)).bfloat16(), torch.randn(2, 16, 8, 8).bfloat16()
+    embed, has_ref = F.normalize(torch.randn(2, 32), dim=-1).bfloat16(), torch.tensor([True, True])
+    exact = style(dec_feat.float(), enc_feat.float(), embed.float(), has_ref)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = (style if autocast else style.bfloat16())(dec_feat, enc_feat, embed, has_ref)
+    assert found.dtype == torch.bfloat16
+    # 2^-6: some roundings by 2^-9 one after the other; statistics in bfloat16 are off by 2^-4
+    assert (found.float() - exact).norm() < 2**-6 * exact.norm()
+
+
+@torch.no_grad()
 def test_a_scale_that_is_not_listed_gets_the_cft_alone():
     net, lq = trained(id_codeformer(style_list=["32"], inject="none")), images(2)
     seen: dict[str, Tensor] = {}

@@ -39,6 +39,11 @@ def out_of_autocast(x: Tensor) -> Tensor:
     return x.float() if is_autocast(x) else x
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """x for sums that half precision would spoil, whatever the weights are; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def run_in_float32(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """block(x), out of autocast."""
     if not is_autocast(x):
@@ -186,11 +191,10 @@ def adaptive_instance_norm(content: Tensor, style: Tensor, eps: float = 1e-5) ->
     Args:
         content, style: (B, C, H, W), any range.
     """
-    content, style = out_of_autocast(content), out_of_autocast(style)
-    content_var, content_mean = torch.var_mean(content, dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
-    style_var, style_mean = torch.var_mean(style, dim=(2, 3), keepdim=True)
+    content_var, content_mean = torch.var_mean(at_least_float32(content), dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+    style_var, style_mean = torch.var_mean(at_least_float32(style), dim=(2, 3), keepdim=True)
     scale = ((style_var + eps) / (content_var + eps)).sqrt()
-    return (content - content_mean) * scale + style_mean
+    return ((content - content_mean) * scale + style_mean).to(content.dtype)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

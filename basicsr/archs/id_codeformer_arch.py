@@ -14,7 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from basicsr.archs.blocks import out_of_autocast
+from basicsr.archs.blocks import at_least_float32
 from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput, CodeGrad, Condition, FuseAt, TransformerLayer
 from basicsr.archs.identity_encoder_arch import (
     ConstantIdentity,
@@ -74,18 +74,19 @@ class IdentityStyle(nn.Module):
         style = torch.where(has_ref[:, None, None, None], style, style.new_zeros(()))
         gain, offset = style.chunk(2, dim=1)
         gate = torch.sigmoid(self.gate_dec(dec_feat) + self.gate_enc(enc_feat))  # (B, Cf, h, w) -> (B, 1, h, w)
+        # float32, also where the weights are of half precision: at a mean of 20 sigma the offset is a difference of large
+        # numbers, and bfloat16 would be 5 % off
+        feat = at_least_float32(dec_feat)
+        gain, offset = gain.to(feat.dtype), offset.to(feat.dtype)
         if self.mode != "film":
-            # float32: the offset is a difference that half precision would round away
-            var, mean = torch.var_mean(
-                out_of_autocast(dec_feat), dim=(2, 3), correction=0, keepdim=True
-            )  # (B, Cf, 1, 1)
+            var, mean = torch.var_mean(feat, dim=(2, 3), correction=0, keepdim=True)  # (B, Cf, 1, 1)
             if self.mode == "adain":
                 gain = gain * (var + 1e-5).rsqrt()
             offset = offset - gain * mean
             if self.mode == "adain_mean":
                 return (gate * offset).to(dec_feat.dtype)
         # the normalisation is folded in: one pass over F_d
-        return gate * torch.addcmul(offset, gain, dec_feat).to(dec_feat.dtype)
+        return (gate * torch.addcmul(offset, gain, feat)).to(dec_feat.dtype)
 
 
 @ARCH_REGISTRY.register()
