@@ -169,6 +169,12 @@ def test_a_missing_reference_stops_before_the_weights_are_read(toy: Path, restor
         restore("-i", toy / "faces", "--ref", "nobody.png", "--weights", "nowhere.pth")
 
 
+def test_an_aligned_reference_of_one_colour_is_no_face(toy: Path, restore: Tool, tmp_path: Path) -> None:
+    imwrite(tmp_path / "in/plain.png", np.full((SIZE, SIZE, 3), (40, 120, 200), np.uint8))
+    with pytest.raises(ImageFileError, match=r"plain\.png: one colour, no face"):
+        restore("-i", toy / "faces", "--ref", tmp_path / "in/plain.png")
+
+
 def test_a_picture_that_is_not_square_is_named_and_the_rest_goes_on(toy: Path, restore: Tool, tmp_path: Path) -> None:
     imwrite(tmp_path / "in/wide.png", np.zeros((SIZE, 2 * SIZE, 3), np.uint8))
     imwrite(tmp_path / "in/face.png", imread(toy / "faces/0.png"))

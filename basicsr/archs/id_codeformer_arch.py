@@ -74,8 +74,8 @@ class IdentityStyle(nn.Module):
         style = torch.where(has_ref[:, None, None, None], style, style.new_zeros(()))
         gain, offset = style.chunk(2, dim=1)
         gate = torch.sigmoid(self.gate_dec(dec_feat) + self.gate_enc(enc_feat))  # (B, Cf, h, w) -> (B, 1, h, w)
-        # float32, also where the weights are of half precision: at a mean of 20 sigma the offset is a difference of large
-        # numbers, and bfloat16 would be 5 % off
+        # float32, also where the weights are of half precision: at a mean of 20 sigma the offset is a difference of
+        # large numbers, and bfloat16 would be 5 % off
         feat = at_least_float32(dec_feat)
         gain, offset = gain.to(feat.dtype), offset.to(feat.dtype)
         if self.mode != "film":

@@ -35,11 +35,14 @@ class ReferenceReader:
         """The aligned face of a reference photo, uint8 BGR (S, S, 3).
 
         Raises:
-            ImageFileError: it cannot be read, shows no face or several, or is not square where no detector is given.
+            ImageFileError: it cannot be read, shows no face or several; without a detector: it is not square, or of one
+                colour.
         """
         image = imread(path)
         if self.detector is None:
             check_square(image, str(path))
+            if (image == image[0, 0]).all():
+                raise ImageFileError(f"{path}: one colour, no face in this reference. Give a crop that shows the face.")
             return image
         return aligned_reference(image, self.detector.detect(image), str(path))
 
