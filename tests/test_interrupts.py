@@ -16,7 +16,7 @@ import pytest
 import torch
 from toy_run import SIZE, build, parse, run, stage_options, weights_of
 
-from basicsr.engine.interrupts import EXIT_STOPPED
+from basicsr.engine.interrupts import EXIT_STOPPED, stop_signals_held
 from basicsr.engine.trainer import Trainer
 from basicsr.models.base_model import Batch
 from basicsr.utils.errors import UserError
@@ -185,6 +185,17 @@ def test_a_worker_that_dies_does_not_break_into_an_iteration(toy: Path, monkeypa
         trainer.run()
     assert finished[:2] == [1, 2]
     assert trainer.state.current_iter == finished[-1]
+
+
+def test_a_process_that_starts_while_signals_are_held_never_gets_one() -> None:
+    with stop_signals_held():
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.3,))
+        child.start()
+    for number in SIGNALS:
+        os.kill(child.pid or 0, number)
+    child.join()
+    assert child.exitcode == 0
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(SIGNALS)
 
 
 def test_workers_outlive_the_signals_of_their_process_group(toy: Path) -> None:

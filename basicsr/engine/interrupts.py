@@ -17,6 +17,23 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal after a checkpoint; start again with --auto_resume
 
 
+@contextmanager
+def stop_signals_held() -> Iterator[None]:
+    """Stop signals wait until the end, and for ever in processes that start in here.
+
+    A process inherits the handlers of its parent. A loader worker that a signal reaches before it ignores signals would
+    run the parent's, and be stuck half dead: the run would wait for its batch until the time-out.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which has no such signals either
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class StopWaiting(BaseException):
     """A stop signal came while the run waited. Not an Exception: nothing on the way may take it for a fault."""
 

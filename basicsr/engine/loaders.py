@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from basicsr.config.options import DatasetSpec
 from basicsr.data.sampler import EndlessSampler
-from basicsr.engine.interrupts import STOP_SIGNALS
+from basicsr.engine.interrupts import STOP_SIGNALS, stop_signals_held
 from basicsr.utils.dist_util import rank, world_size
 from basicsr.utils.errors import OptionError, UserError
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -107,8 +107,10 @@ def move_to(batch: Batch, device: torch.device) -> Batch:
 
 def batches(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
     """Batches on the device. An error of a worker comes out as the one line that the worker raised."""
+    with stop_signals_held():
+        loaded = iter(loader)  # the workers start
     try:
-        for batch in loader:
+        for batch in loaded:
             yield move_to(batch, device)
     except UserError as error:
         # torch puts the worker's stack trace in front; the last line is the error itself, after its class name
