@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import img2tensor, tensor2img
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.weights import load_file, save_atomic
+
+needs_onnxscript = pytest.mark.skipif(
+    importlib.util.find_spec("onnxscript") is None, reason="onnxscript is not installed: pip install 'onnxscript>=0.2'"
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,7 @@ def exported(toy: Path, out: Path, name: str, *flags: str) -> onnxruntime.Infere
     return onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
 
 
+@needs_onnxscript
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_whole_path_restores_as_the_restorer_does_with_and_without_references(
@@ -72,6 +78,7 @@ def test_the_whole_path_restores_as_the_restorer_does_with_and_without_reference
         assert np.abs(tensor2img(torch.from_numpy(picture)).astype(int) - wanted.image).max() <= 1
 
 
+@needs_onnxscript
 @pytest.mark.slow
 def test_knobs_that_are_inputs_act_and_the_file_says_what_it_is(
     toy: Path, tmp_path: Path, rng: np.random.Generator
@@ -98,6 +105,7 @@ def test_knobs_that_are_inputs_act_and_the_file_says_what_it_is(
     assert about["weights_sha256"] == restorer.weights_file.sha256
 
 
+@needs_onnxscript
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "inputs"), [("plain.pth", ["lq"]), ("sharing.pth", ["lq", "refs", "ref_mask"])])
 def test_codeformer_and_a_network_that_reads_the_photos_itself_are_exported(
@@ -107,6 +115,7 @@ def test_codeformer_and_a_network_that_reads_the_photos_itself_are_exported(
     assert [value.name for value in session.get_inputs()] == inputs
 
 
+@needs_onnxscript
 @pytest.mark.slow
 def test_a_file_that_differs_is_not_kept(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_export, "_expected", lambda _restorer, _export, sample: sample.lq)
