@@ -175,6 +175,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--index", type=Path, required=True, help="CSV path,identity,split with train and val; FFHQ-framed faces")
     add("--recognizer", type=Path, required=True, help="the recogniser of network_identity.path")
     add("--map_node", help="as network_identity.map_node")
+    add("--typical_norm", type=float, help="as network_identity.typical_norm")
     add("--out", type=Path, required=True, help=".pth file to write")
     add("--size", type=int, default=512, help="side of the faces, px (default: %(default)s)")
     defaults = DegradationRanges()
@@ -200,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     device = default_device()
     seed_everything(args.seed)
-    recognizer = load_recognizer(args.recognizer, map_node=args.map_node).to(device)
+    recognizer = load_recognizer(args.recognizer, map_node=args.map_node, typical_norm=args.typical_norm).to(device)
     given: dict[str, Any] = {name: tuple(getattr(args, name)) for name in HARDER_UPWARDS}
     ranges = DegradationRanges(**given)
     net = SelfEncoder(recognizer.spec.embed_dim, args.input_size).to(device)

@@ -50,6 +50,10 @@ class IdentitySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     path: Annotated[str, Meta(description="weights of the recogniser (any layout), or an insightface pack's name")]
     map_node: Annotated[str | None, Meta(description="ONNX: tensor taken as feature map; ~ finds it")] = None
+    typical_norm: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="mean embedding norm on clean faces, which quality is measured against; ~: where it is known"),
+    ] = None
     self_path: Annotated[
         str | None,
         Meta(description="mode self: file of train_self_encoder.py; ~: the recogniser, weighed by its feature norm"),

@@ -125,12 +125,14 @@ def _refuse_no_length(norm: Tensor, images: Tensor, layout: str) -> None:
     )
 
 
-def load_recognizer(path: str | Path, *, map_node: str | None = None) -> Recognizer:
+def load_recognizer(path: str | Path, *, map_node: str | None = None, typical_norm: float | None = None) -> Recognizer:
     """Build the recogniser that a file holds.
 
     Args:
         path: a weights file; or the folder or the name of an insightface pack, see `find_recognizer`.
         map_node: ONNX only, name of the tensor to take as feature map; the last one with a spatial extent by default.
+        typical_norm: mean norm of its embeddings on clean faces, above 0 (scripts/measure_recognizer.py); None: what is
+            known of these weights, if anything.
     Raises:
         WeightsError: the file is missing, broken, or of no known layout.
     """
@@ -147,7 +149,7 @@ def load_recognizer(path: str | Path, *, map_node: str | None = None) -> Recogni
     broken = next((name for name, value in net.state_dict().items() if value.isnan().any()), None)
     if broken is not None:
         raise WeightsError(f"{file.path}: NaN in '{broken}'. These weights are broken, get them again.")
-    spec = dataclasses.replace(spec, sha256=sha256_of(file.path))
+    spec = dataclasses.replace(spec, sha256=sha256_of(file.path), typical_norm=typical_norm or spec.typical_norm)
     logger.info(
         "recogniser %s: layout %s, %dx%d px %s, %d-d, sha256 %.12s",
         file.path, spec.layout, *spec.input_size, spec.color_order, spec.embed_dim, spec.sha256,
