@@ -62,7 +62,7 @@ def test_any_other_key_is_no_data_set(key: str) -> None:
 def test_plain_values_have_lists_for_tuples_and_mappings_for_structs() -> None:
     assert plain_value({"a": (1, (2.5, None)), "b": IdentitySpec(path="x")}) == {
         "a": [1, [2.5, None]],
-        "b": {"path": "x", "map_node": None, "self_path": None},
+        "b": {"path": "x", "map_node": None, "typical_norm": None, "self_path": None},
     }
 
 
