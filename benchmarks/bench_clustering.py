@@ -22,6 +22,7 @@ import numpy as np
 from basicsr.data.clustering import agreement, cluster_faces
 from basicsr.data.similarity import BLOCK, Floats, Ints, similar_pairs
 from basicsr.utils.seed import rng_for
+from basicsr.utils.text_util import write_json
 
 SPREAD = 0.035  # of each number around a person's direction: cosines of one person are about .6 at 512
 THRESHOLD, MAX_DIAMETER = 0.45, 0.8
@@ -70,8 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     }  # fmt: skip
     print(json.dumps(report, indent=1))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report) + "\n", encoding="utf-8")
+        write_json(args.out, report)
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 import tempfile
 import time
@@ -36,6 +35,7 @@ from basicsr.data.degradation import Degradation, DegradationRanges
 from basicsr.engine.loaders import build_dataset, train_loader
 from basicsr.utils.img_util import Image, imwrite
 from basicsr.utils.seed import rng_for
+from basicsr.utils.text_util import write_json
 
 LARGE = DegradationRanges()
 SMALL = DegradationRanges(
@@ -191,8 +191,7 @@ def main(argv: list[str] | None = None) -> int:
             medians |= {f"loader, {storage}, {count} workers": rate for count, rate in rates.items()}
     report["median_images_per_second"] = medians
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(args.out, report)
     return 0
 
 

@@ -8,7 +8,6 @@ medians. On a shared machine the CPU time says more than the wall time.
 """
 
 import argparse
-import json
 import logging
 import os
 import platform
@@ -30,6 +29,7 @@ from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError
+from basicsr.utils.text_util import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +128,7 @@ def main(argv: list[str] | None = None) -> int:
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
         }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(args.out, report)
         logger.info("wrote %s", args.out)
     return 0
 

@@ -14,7 +14,6 @@ of medians: the recogniser's parts are timed alone, since at 512 px they drown i
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -42,6 +41,7 @@ from basicsr.models.schedule import Phase
 from basicsr.recognizers import Recognizer, load_recognizer
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError
+from basicsr.utils.text_util import write_json
 
 SIZES = FULL
 BATCH = 2
@@ -189,8 +189,7 @@ def main(argv: list[str] | None = None) -> int:
             "cpu_share_of_step": cpu_share,
             "seconds": seconds,
         }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(args.out, report)
     return 0
 
 

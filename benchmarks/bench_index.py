@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import multiprocessing
 import resource
 import sys
@@ -27,6 +26,7 @@ from basicsr.data.face_index import FaceIndex
 from basicsr.data.identity_blind_dataset import IdentityBlindDataset
 from basicsr.utils.cli import progress
 from basicsr.utils.seed import rng_for
+from basicsr.utils.text_util import write_json
 
 PHOTOS_OF_A_PERSON = 5
 NUM_PATHS = 100_000
@@ -111,9 +111,8 @@ def main() -> None:
             peaks[label] = round(median(peak for _, _, peak in measured), 2)
             sys.stdout.write(f"{label}: {rates[label]} rows/s, peak {peaks[label]} GiB\n")
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         report = {"benchmark": "bench_index", "median_rows_per_second": rates, "median_peak_GiB": peaks}
-        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(args.out, report)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ threads, which says more on a shared machine. Beside the times: how far the pict
 """
 
 import argparse
-import json
 import logging
 import os
 import platform
@@ -29,7 +28,7 @@ from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput
 from basicsr.inference.execution import cpu_has_bf16, store_weights_as
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError
-from basicsr.utils.text_util import write_text
+from basicsr.utils.text_util import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
             "median_cpu_seconds": {name: statistics.median(runs) for name, runs in cpu.items()},
             "parity": parity,
         }
-        write_text(args.out, json.dumps(report, indent=2) + "\n")
+        write_json(args.out, report)
         logger.info("wrote %s", args.out)
     return 0
 

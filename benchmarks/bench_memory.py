@@ -43,6 +43,7 @@ from basicsr.recognizers.iresnet import IResNet
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.text_util import write_json
 from basicsr.utils.weights import save_atomic
 
 logger = logging.getLogger(__name__)
@@ -186,8 +187,7 @@ def main(argv: list[str] | None = None) -> int:
         medians = {f"{s} px, stage {'I' * n}, batch {b}": one["peak_gib"] for (s, n, b), one in found.items()}
         medians = {name: peak for name, peak in medians.items() if not math.isnan(peak)}
         report = {"benchmark": "memory", "device": args.device, "torch": torch.__version__, "median_gib": medians}
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(args.out, report)
     return 0
 
 

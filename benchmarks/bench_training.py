@@ -11,7 +11,6 @@ arm is timed by itself, one after the other, round by round, so that a busy mome
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -32,6 +31,7 @@ from basicsr.engine.gradient_steps import GradientSteps
 from basicsr.models.base_model import Batch
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError
+from basicsr.utils.text_util import write_json
 
 ALL_PARTS = ("encoder", "transformer", "generator")
 ARMS: dict[str, dict[str, Any]] = {
@@ -118,8 +118,7 @@ def main(argv: list[str] | None = None) -> int:
             "median_seconds": medians,
             "figures": figures,
         }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(args.out, report)
     return 0
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from basicsr.evaluation.statistics import bootstrap_means, cluster_numbers
 from basicsr.utils.cli import run_main
 from basicsr.utils.seed import rng_for
+from basicsr.utils.text_util import write_json
 
 logger = logging.getLogger("toy_identity")
 
@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         runs = {"ceiling": ceiling, **{run: args.out / f"results_{seed}" / run / "restored_faces" for run in RUNS}}
         run_step(evaluation_step(args.out, seed, runs))
     report = summarize(args.out, args.seeds)
-    (_root.ROOT / args.out / "summary.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(_root.ROOT / args.out / "summary.json", report)
     print(table(report))
     decisive = [report["differences"][name]["low"] for name in ("C(right) - A", "C(right) - C(wrong)")]
     return 0 if min(decisive) > 0 else 1

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ from basicsr.utils.cli import run_main
 from basicsr.utils.csv_util import write_rows
 from basicsr.utils.errors import OptionError
 from basicsr.utils.seed import rng_for
-from basicsr.utils.text_util import make_folder, write_text
+from basicsr.utils.text_util import make_folder, write_json
 
 logger = logging.getLogger("cluster_identities")
 
@@ -96,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     write_index(args, photos, chosen)
     write_sheet(args.out.with_name(f"{args.out.stem}_sheet.png"), photos, vectors, chosen)
     report["sizes"] = log_sizes(chosen)
-    write_text(args.out.with_name(f"{args.out.stem}_report.json"), json.dumps(report, indent=1) + "\n")
+    write_json(args.out.with_name(f"{args.out.stem}_report.json"), report)
     logger.info("%s: %d photos, %d clusters", args.out, len(photos), chosen.max() + 1)
     return int(bool(embedded.failures))
 

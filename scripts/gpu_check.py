@@ -9,7 +9,6 @@ docs/benchmarks.md. `--device cpu --size 32 --toy --steps 4` is a dry run of the
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from _training_check import check_stage, stage_table
 from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.utils.cli import progress, run_main
+from basicsr.utils.text_util import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
         report["rows"] = inference_rows(args.batch_size, args.repeats)
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(args.out, report)
     return 1 if failed or not all(row["good"] for row in stages) else 0
 
 

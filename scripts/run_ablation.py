@@ -29,7 +29,7 @@ from basicsr.evaluation.ablation import AblationTable, draw_answers, draw_sweep,
 from basicsr.evaluation.ablation_options import check_rows, read_ablation
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError, UserError
-from basicsr.utils.text_util import make_folder, write_text
+from basicsr.utils.text_util import make_folder, write_json, write_text
 
 logger = logging.getLogger("run_ablation")
 
@@ -92,7 +92,7 @@ def keep_to_the_plan(path: Path, plan: Plan) -> None:
             raise UserError(
                 f"{path.parent}: holds an ablation with other options or another budget. Take another --out."
             )
-    write_text(path, json.dumps(wanted, indent=1) + "\n")
+    write_json(path, wanted)
 
 
 def run_steps(steps: Sequence[Step], jobs: int, logs: Path) -> None:
@@ -148,7 +148,7 @@ def write_results(plan: Plan, folder: Path) -> None:
             draw_sweep(table, plan.options.w, figures["perceptual"], figures["ids"], folder / f"stage{stage}_w.png")
     write_text(folder / "ablation.md", "\n".join(texts))
     report = {f"stage{stage}": to_dict(table) for stage, table in tables.items()}
-    write_text(folder / "ablation.json", json.dumps(report, indent=1) + "\n")
+    write_json(folder / "ablation.json", report)
     print("\n".join(texts))
     logger.info("tables: %s", folder / "ablation.md")
 

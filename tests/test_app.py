@@ -178,6 +178,9 @@ def test_an_example_fills_the_page_and_is_restored(page: Browser) -> None:
     page.wait("document.querySelector('#photo').innerText.includes('degraded')")
     page.click("#restore")
     page.wait(f"{RESTORED} !== {before!r} && document.querySelectorAll('#view img').length >= 2")
+    after = page.run(RESTORED)
+    assert after != before
+    assert len(set(after.split(","))) == 2
 
 
 @pytest.mark.slow
@@ -197,6 +200,8 @@ def test_a_file_above_the_limit_is_refused(page: Browser, served: Served, tmp_pa
     page.wait("document.querySelector('#photo input') !== null")
     page.upload("#photo input[type=file]", large)
     page.wait("/exceed|too large|maximum/i.test(document.body.innerText)")
+    assert page.run("document.querySelectorAll('#uploaded img').length") == 0
+    assert not any(path.stat().st_size > 1_000_000 for path in served.temporary.rglob("*") if path.is_file())
 
 
 @pytest.mark.slow

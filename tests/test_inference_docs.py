@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 from restorer_toys import make_net, photo_with
@@ -29,8 +29,8 @@ def test_the_example_for_python_runs(
     monkeypatch.chdir(tmp_path)
     # the toy detector knows faces at the size of its photos alone
     example = example.replace('.onnx")', '.onnx", max_side=128)')
-    names: dict[str, Any] = {}
-    exec(compile(example, str(PAGE), "exec"), names)
+    (tmp_path / "example.py").write_text(example, encoding="utf-8")
+    names = runpy.run_path(str(tmp_path / "example.py"))
     assert names["photo"].image.shape == (256, 256, 3)
     assert [len(photo.faces) for photo in names["photos"]] == [1, 1]
     (face,) = names["photo"].faces

@@ -5,15 +5,15 @@ Shapes: B batch; H, W pixels; h_k, w_k size of the k-th feature map.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from basicsr.metrics.base_metric import Metric, MetricUnavailable
+from basicsr.metrics.base_metric import Metric
 from basicsr.metrics.face_region import MASK_TEXT, REGION_TEXT, face_ellipse
+from basicsr.metrics.lpips_metric import Backbone, available_net
 from basicsr.utils.img_util import to_uint8
-from basicsr.utils.lpips_net import BackboneMissingError, LPIPSNet
 from basicsr.utils.registry import METRIC_REGISTRY
 
 
@@ -76,12 +76,9 @@ class FaceLPIPSMetric(Metric):
     better = "lower"
     value_range = "[0, about 1]"
 
-    def __init__(self, net: Literal["alex", "vgg", "squeeze"] = "alex", backbone: str | None = None) -> None:
+    def __init__(self, net: Backbone = "alex", backbone: str | None = None) -> None:
         super().__init__()
-        try:
-            self.net = LPIPSNet(net, backbone)
-        except BackboneMissingError as error:
-            raise MetricUnavailable(str(error)) from error
+        self.net = available_net(net, backbone)
         self.label = f"LPIPS-{net} (face)"
         self.protocol = face_lpips_protocol(with_masks=False)
 

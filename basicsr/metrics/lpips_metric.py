@@ -14,6 +14,20 @@ from basicsr.metrics.base_metric import Metric, MetricUnavailable
 from basicsr.utils.lpips_net import BackboneMissingError, LPIPSNet
 from basicsr.utils.registry import METRIC_REGISTRY
 
+Backbone = Literal["alex", "vgg", "squeeze"]
+
+
+def available_net(net: Backbone, backbone: str | None) -> LPIPSNet:
+    """The network of an LPIPS figure.
+
+    Raises:
+        MetricUnavailable: the backbone is not on this machine.
+    """
+    try:
+        return LPIPSNet(net, backbone)
+    except BackboneMissingError as error:
+        raise MetricUnavailable(str(error)) from error
+
 
 @METRIC_REGISTRY.register()
 class LPIPSMetric(Metric):
@@ -29,12 +43,9 @@ class LPIPSMetric(Metric):
     better = "lower"
     value_range = "[0, about 1]"
 
-    def __init__(self, net: Literal["alex", "vgg", "squeeze"] = "alex", backbone: str | None = None) -> None:
+    def __init__(self, net: Backbone = "alex", backbone: str | None = None) -> None:
         super().__init__()
-        try:
-            self.net = LPIPSNet(net, backbone)
-        except BackboneMissingError as error:
-            raise MetricUnavailable(str(error)) from error
+        self.net = available_net(net, backbone)
         self.label = f"LPIPS-{net}"
         self.protocol = lpips_protocol(self.net)
 

@@ -1,10 +1,12 @@
-"""Text files and output folders: a file on disk is always whole, and what cannot be written is one line."""
+"""Text and JSON files, output folders: a file on disk is always whole, and what cannot be written is one line."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from basicsr.utils.errors import UserError
 
@@ -54,3 +56,8 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink()
         reason = error.strerror if isinstance(error, OSError) else "a name in it is not UTF-8; rename that file"
         raise UserError(f"{path}: cannot be written ({reason})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as indented JSON; see `write_text`."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
