@@ -19,7 +19,7 @@ from basicsr.evaluation.ablation_options import ROWS
 from basicsr.evaluation.charts import COLORS, NATURAL_COLOR, canvas
 from basicsr.evaluation.comparison import Contrast, Difference, estimate
 from basicsr.evaluation.results import Figure
-from basicsr.evaluation.runs import RunValues, mean_of_seeds, read_runs
+from basicsr.evaluation.runs import RunValues, common_names, mean_of_seeds, read_runs
 from basicsr.evaluation.statistics import Floats, cluster_numbers, summarize_columns
 from basicsr.utils.errors import UserError
 from basicsr.utils.seed import rng_for
@@ -98,15 +98,19 @@ def tabulate(title: str, reports: Sequence[Path], seed: int = 0) -> AblationTabl
     merged = [mean_of_seeds([runs[label] for runs in per_seed], label) for label in labels]
     figures = [figure for figure in merged[0].figures.values() if figure.kind in SHOWN_KINDS]
     cells: dict[str, dict[str, Cell]] = {label: {} for label in labels}
-    names: list[str] = []
+    pictures: set[str] = set()
     for figure in figures:
         having = [run for run in merged if run.values.get(figure.key)]
-        names = [name for name in having[0].values[figure.key] if all(name in r.values[figure.key] for r in having)]
+        if not having:
+            continue
+        names = common_names(having, figure.key)
+        pictures |= set(names)
         for run, cell in zip(having, _cells(having, per_seed, figure.key, names, seed), strict=True):
             cells[run.label][figure.key] = cell
-    people = cluster_numbers([merged[0].identity[name] for name in names])
-    answers = ask(merged, seed)
-    return AblationTable(title, len(reports), len(names), int(people.max()) + 1, figures, cells, answers)
+    if not pictures:
+        raise UserError(f"{', '.join(map(str, reports))}: hold none of the figures that an ablation shows")
+    people = {merged[0].identity[name] or name for name in pictures}
+    return AblationTable(title, len(reports), len(pictures), len(people), figures, cells, ask(merged, seed))
 
 
 def _cells(
