@@ -26,6 +26,7 @@ from basicsr.evaluation.ablation_options import ROWS, AblationOptions
 from basicsr.utils.csv_util import read_rows, write_rows
 
 SCALED = ("total_iter", "warmup_iter", "net_d_start_iter", "code_restart_until")  # iterations of `train`
+BLIND = "blind"  # name of the training that all rows start their stage II from
 MODES = ("ref", "wrong", "none", "self", "oracle")  # of a row that takes references
 PAIRS = {"wrong": "pairs_wrong.csv", "oracle": "pairs_oracle.csv"}  # of a mode; pairs.csv for the others
 
@@ -60,9 +61,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._add("stage1", [self.options.stage1], 0, [])
+        before = self._add_blind()
         for seed in range(self.seeds):
             for row in self.rows:
-                second = self._add_row(2, row, seed, [])
+                second = self._add_row(2, row, seed, before)
                 start = [f"path:pretrain_network_g={self.weights(second)}"]
                 self._add_row(3, row, seed, [*start, f"path:pretrain_network_d={self.weights('stage1', 'd')}"])
 
@@ -76,7 +78,8 @@ class Plan:
         restorations = [self.restoration_step(run, seed, stage) for stage, seed, run in self.restorations()]
         unique = {step.makes: step for step in restorations}  # rows that share a training share its pictures
         first = [self.test_set_step(), *by_stage[0]]
-        return [first, [self.ceiling_step(), *by_stage[1]], by_stage[2], [*unique.values()]]
+        blind = [self.trainings[BLIND]] if BLIND in self.trainings else []
+        return [first, blind, [self.ceiling_step(), *by_stage[1]], by_stage[2], [*unique.values()]]
 
     def restorations(self) -> Iterator[tuple[int, int, Restoration]]:
         """(stage, seed, restoration) of everything that is judged."""
@@ -95,7 +98,7 @@ class Plan:
         """Held-out people, degraded once for all rows and seeds."""
         test = self.options.test
         command = ["scripts/make_test_set.py", "--index", test.index, "--split", test.split, "--size", str(test.size)]
-        command += ["--strength", test.strength, "--out", str(self.out / "test_set")]
+        command += ["--strength", *test.strength, "--out", str(self.out / "test_set")]
         command += [] if test.num_images is None else ["--num_images", str(test.num_images)]
         return Step("test set", command, self.out / "test_set" / "pairs_oracle.csv")
 
@@ -156,6 +159,14 @@ class Plan:
         """Options of an option file and changes to it; the weights of earlier stages need not exist yet."""
         path, *changes = arguments
         return parse_options(_root.ROOT / path, changes, check_files=False)
+
+    def _add_blind(self) -> list[str]:
+        """The training before stage II that all rows go on from, if there is one; what it changes in theirs."""
+        if self.options.stage2_blind is None:
+            return []
+        vqgan = f"path:pretrain_network_vqgan={self.weights('stage1')}"
+        self._add(BLIND, [self.options.stage2_blind], 0, [vqgan])
+        return [f"path:pretrain_network_g={self.weights(BLIND)}", "path:strict_load_g=false"]
 
     def _add_row(self, stage: int, row: str, seed: int, changes: Sequence[str]) -> str:
         """A training of a row; the name of the run, which may be that of another row with the same options."""
