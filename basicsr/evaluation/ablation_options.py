@@ -62,6 +62,8 @@ class AblationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     Args:
         stage1, stage2, stage3: option files of the full model; stage I is shared by all rows and seeds.
+        stage2_blind: option file of a code prediction without identity, trained once, from which all rows start stage II;
+            None: they start from stage I alone.
         rows: names of ROWS, in the order of the table.
         w: fidelity weight of the table; `w_sweep` are further ones, with right references.
         judges: recognisers that judge, none of them the one that trains.
@@ -101,8 +103,8 @@ def read_ablation(path: Path) -> AblationOptions:
         keys = tuple(key for key in place.rstrip("`").replace("[", ".").replace("]", "").split(".") if key)
         raise tree.error(tuple(int(k) if k.isdigit() else k for k in keys), f"{reason}.") from error
     check_rows(options.rows, lambda row, message: tree.error(("rows", options.rows.index(row)), message))
-    for key in ("stage1", "stage2", "stage3"):
-        if not Path(getattr(options, key)).is_file():
+    for key in ("stage1", "stage2_blind", "stage2", "stage3"):
+        if getattr(options, key) is not None and not Path(getattr(options, key)).is_file():
             raise tree.error((key,), f"no such option file: {getattr(options, key)}.")
     return options
 
