@@ -13,7 +13,6 @@ from _ablation_facts import Facts
 from basicsr.evaluation.ablation import AblationTable
 from basicsr.evaluation.runs import RunValues, common_names
 from basicsr.inference.comparison import Tile, draw_row
-from basicsr.utils.csv_util import read_rows
 from basicsr.utils.img_util import imread, imwrite
 from basicsr.utils.text_util import make_folder
 
@@ -34,18 +33,23 @@ class Chosen(NamedTuple):
 
 
 def write_pictures(facts: Facts, tables: Mapping[int, AblationTable], folder: Path) -> dict[str, Any] | None:
-    """Write <folder>/grid.png from the first seed after stage III; what the report says of it. None without D or A."""
+    """Write <folder>/grid.png from the first seed after stage III; what the report says of it.
+
+    None where A or D was not judged, or the pictures are not there any more.
+    """
     table = tables.get(3)
     figure = None if table is None else table.first_figure("ids")
     runs = {} if table is None else {run.label: run for run in table.runs}
-    if table is None or figure is None or not {"A", "D ref"} <= runs.keys():
+    if figure is None or not {"A", "D ref"} <= runs.keys():
         return None
     chosen = choose(runs["A"], runs["D ref"], figure.key)
     seed = facts.seeds[3][0]
-    columns = [run for run in SHOWN if run in runs]
-    rows = [draw_row(tiles_of(facts, seed, columns, runs, figure.key, one)) for one in chosen]
+    paths = {one.name: paths_of(facts, seed, [run for run in SHOWN if run in runs], one.name) for one in chosen}
+    if not all(path.is_file() for of in paths.values() for path in of.values()):
+        return None
     make_folder(folder)
-    imwrite(folder / "grid.png", np.concatenate(rows))
+    grid = [draw_row(tiles_of(paths[one.name], runs, figure.key, one)) for one in chosen]
+    imwrite(folder / "grid.png", np.concatenate(grid))
     listed = [(one.group, one.name, f"{one.difference:+.{figure.digits}f}") for one in chosen]
     return {"path": facts.source(folder / "grid.png"), "seed": seed, "rows": listed, "figure": figure.label}
 
@@ -69,19 +73,18 @@ def choose(baseline: RunValues, run: RunValues, key: str) -> list[Chosen]:
     return [Chosen(group, name, difference) for group, members in groups for difference, name in members]
 
 
-def tiles_of(
-    facts: Facts, seed: int, columns: Sequence[str], runs: Mapping[str, RunValues], key: str, one: Chosen
-) -> list[Tile]:
-    """LQ, reference, the rows, GT; below each row its identity, the mean over seeds."""
-    table = _root.ROOT / facts.plan.out / "test_set" / "pairs.csv"
-    row = next(row for _, row in read_rows(table, required=("gt", "ref", "lq")) if Path(row["gt"]).stem == one.name)
-    tiles = [
-        Tile(imread(table.parent / row["lq"]), "LQ", one.group),
-        Tile(imread(table.parent / row["ref"]), "reference"),
-    ]
-    for label in columns:
-        restoration = facts.restoration(3, seed, label)
-        assert restoration is not None, "the runs of a table are those of the plan"
-        path = _root.ROOT / facts.plan.folder_of(restoration) / "restored_faces" / Path(row["gt"]).name
-        tiles.append(Tile(imread(path), label, f"IDS {runs[label].values[key][one.name]:.3f}"))
-    return [*tiles, Tile(imread(table.parent / row["gt"]), "GT")]
+def paths_of(facts: Facts, seed: int, columns: Sequence[str], name: str) -> dict[str, Path]:
+    """The pictures of a row by what stands below them: LQ, reference, the runs, GT; some may be missing."""
+    test_set, file = _root.ROOT / facts.plan.out / "test_set", f"{name}.png"
+    restored = {label: facts.restoration(3, seed, label) for label in columns}
+    folders = {label: _root.ROOT / facts.plan.folder_of(run) for label, run in restored.items() if run is not None}
+    paths = {"LQ": test_set / "lq" / file, "reference": test_set / "ref" / file}
+    paths |= {label: folder / "restored_faces" / file for label, folder in folders.items()}
+    return paths | {"GT": test_set / "gt" / file}
+
+
+def tiles_of(paths: Mapping[str, Path], runs: Mapping[str, RunValues], key: str, one: Chosen) -> list[Tile]:
+    """The tiles of a row; below each run its identity, the mean over seeds."""
+    notes = {label: f"IDS {runs[label].values[key][one.name]:.3f}" for label in paths if label in runs}
+    notes["LQ"] = one.group
+    return [Tile(imread(path), label, notes.get(label, "")) for label, path in paths.items()]
