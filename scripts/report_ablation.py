@@ -84,9 +84,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def stage_contents(facts: Facts, stage: int, table: AblationTable, images: Path, out: Path) -> dict[str, Any]:
     """What the template prints of one stage."""
-    shown = [figure for figure in table.figures if any(figure.key in cells for cells in table.cells.values())]
     proposal = [figure for kind in ("perceptual", "ids") if (figure := table.first_figure(kind)) is not None]
-    others = [figure for figure in shown if figure not in proposal]
+    others = [figure for figure in table.columns if figure not in proposal]
     rows = [run for run in table.cells if run in ROWS or run.endswith(" ref")]
     bounds = [run for run in table.cells if run not in rows and " w=" not in run]
     sweep = [run for run in table.cells if " w=" in run]
@@ -95,7 +94,7 @@ def stage_contents(facts: Facts, stage: int, table: AblationTable, images: Path,
         "source": facts.reports_source(stage),
         "counted": counted(table),
         "rows": [run_rows(table, rows, figures) for figures in (proposal, others) if figures],
-        "bounds": run_rows(table, bounds, shown) if bounds else [],
+        "bounds": run_rows(table, bounds, table.columns) if bounds else [],
         "sweep": run_rows(table, sweep, proposal) if sweep else [],
         "claims": [claim_of(table, figure) for figure in reversed(proposal)],
         "questions": questions_of(table.answers),

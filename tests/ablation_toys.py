@@ -28,18 +28,23 @@ FIGURES = [
     ("ids_ref_judge", "IDS to reference (judge)", "neither", "ids_ref", 3, "judge.onnx"),
     ("cos_ref_gt_judge", "cos(ref, GT) (judge)", "neither", "cos_ref_gt", 3, "judge.onnx"),
 ]
+GAP = ("gap_train_judge", "Overfit gap", "neither", "gap", 3, "train.onnx")
 NATURAL = 0.6  # cos(ref, GT)
 
 
-def write_report(folder: Path, ids: Mapping[str, float], seed: int) -> Path:
+def write_report(folder: Path, ids: Mapping[str, float], seed: int, gaps: Mapping[str, float] | None = None) -> Path:
     """An evaluation of made-up values: a run's IDS is its number plus noise of picture and seed, LPIPS falls with it.
 
     Its IDS to the reference is a tenth below the IDS, of a wrong reference 0.1.
+
+    Args:
+        gaps: by how much more the recogniser that trains sees; None: it did not look.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     person = np.random.default_rng(99).normal(0, 0.05, PEOPLE)
-    keys = [key for key, *_ in FIGURES]
+    figures = FIGURES if gaps is None else [*FIGURES, GAP]
+    keys = [key for key, *_ in figures]
     lines = [f"name,identity,run,{','.join(keys)},failure"]
     for run, level in ids.items():
         for n in range(PEOPLE * PHOTOS):
@@ -47,16 +52,17 @@ def write_report(folder: Path, ids: Mapping[str, float], seed: int) -> Path:
             lpips = 0.5 - level / 10 + rng.normal(0, NOISE / 10)
             to_ref = 0.1 if run.endswith("wrong") else found - 0.1
             natural = 0.0 if run.endswith("wrong") else NATURAL
-            values = ",".join(repr(float(value)) for value in (20 + level, lpips, found, to_ref, natural))
-            lines.append(f"{n:05d},p{n // PHOTOS},{run},{values},")
+            values = [20 + level, lpips, found, to_ref, natural]
+            values += [] if gaps is None else [gaps[run] + rng.normal(0, NOISE)]
+            lines.append(f"{n:05d},p{n // PHOTOS},{run},{','.join(repr(float(value)) for value in values)},")
     (folder / "per_image.csv").write_text("\n".join(lines) + "\n")
-    figures = [
+    entries = [
         {"key": key, "label": label, "better": better, "protocol": "made up", "digits": digits, "kind": kind,
          "judge": "judge" if kind in ("ids", "ids_ref", "cos_ref_gt") else "", "weights_file": weights,
          "weights_sha256": weights and "0123456789abcdef" * 4}
-        for key, label, better, kind, digits, weights in FIGURES
+        for key, label, better, kind, digits, weights in figures
     ]  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps({"runs": list(ids), "figures": figures, "calibrations": []}))
+    (folder / "metrics.json").write_text(json.dumps({"runs": list(ids), "figures": entries, "calibrations": []}))
     return folder
 
 

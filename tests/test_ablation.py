@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ablation_toys import PEOPLE, PHOTOS, write_report
 from basicsr.evaluation.ablation import QUESTIONS, tabulate, to_dict
 from basicsr.evaluation.ablation_charts import draw_answers, draw_sweep
 from basicsr.evaluation.ablation_options import ROWS
-from basicsr.evaluation.ablation_text import to_markdown
+from basicsr.evaluation.ablation_text import gap_rows, run_rows, to_markdown
 from basicsr.evaluation.comparison import is_asked
 from basicsr.evaluation.results import Figure
 from basicsr.evaluation.runs import read_runs
@@ -94,6 +95,22 @@ def test_a_sign_that_the_seeds_do_not_share_is_no_answer(tmp_path: Path) -> None
     assert answer.difference.verdict == "better"
     assert answer.verdict == "seeds disagree"
     assert "(1 of 2 agree)" in to_markdown(table)
+
+
+def test_the_gap_between_the_recogniser_that_trains_and_the_judge_is_set_against_the_baseline(tmp_path: Path) -> None:
+    levels, gaps = {"A": 0.3, "B": 0.4, "B w=1": 0.4}, {"A": 0.02, "B": 0.12, "B w=1": 0.1}
+    table = tabulate("T", [write_report(tmp_path / str(seed), levels, seed, gaps) for seed in range(2)])
+    head, _, first, second = gap_rows(table)
+    assert head == "| Overfit gap | | above A | 95 % over people |"
+    assert first.startswith("| A (baseline) | 0.02")
+    assert first.endswith("| – | – |")
+    numbers = [float(number.replace("−", "-")) for number in re.findall(r"[+−]?\d\.\d+", second)]
+    mean, above, low, high = numbers[0], *numbers[-3:]
+    assert mean == pytest.approx(0.12, abs=0.005)
+    assert low < above < high
+    assert above == pytest.approx(0.1, abs=0.005)
+    assert "Overfit gap" not in run_rows(table, ["A"], table.columns)[0]
+    assert gap_rows(tabulate("T", [write_report(tmp_path / "none", levels, 0)])) == []
 
 
 def test_the_family_is_the_questions_in_identity_and_in_lpips_of_the_whole_picture(reports: list[Path]) -> None:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
-
-from basicsr.evaluation.ablation import AblationTable, Answer, Cell
+from basicsr.evaluation.ablation import OVERFIT_KIND, AblationTable, Answer, Cell
 from basicsr.evaluation.ablation_options import ROWS
 from basicsr.evaluation.cells import ARROWS, decimal, difference_row, signed
 from basicsr.evaluation.comparison import Contrast, estimate
 from basicsr.evaluation.results import Figure
-from basicsr.evaluation.runs import RunValues
 
 NOTHING = "–"
-GAP = "gap"  # IDS by the recogniser that trains minus IDS by the judge: grows where a run learns the recogniser
 
 
 def to_markdown(table: AblationTable) -> str:
     """The table and the answers."""
-    shown = [figure for figure in table.figures if any(figure.key in cells for cells in table.cells.values())]
     lines = [f"## {table.title}", ""]
-    lines += [counted(table), "", *run_rows(table, list(table.cells), shown), ""]
+    lines += [counted(table), "", *run_rows(table, list(table.cells), table.columns), ""]
     gaps = gap_rows(table)
     lines += [*gaps, ""] if gaps else []
     lines += answer_rows(table.answers)
@@ -82,33 +76,27 @@ def answer_rows(answers: Sequence[Answer]) -> list[str]:
 
 
 def gap_rows(table: AblationTable, baseline: str = "A") -> list[str]:
-    """A line per run: the gap between the recogniser that trains and the judge, and how far it is above the baseline's.
+    """A line per run: by how much more the recogniser that trains sees the person than the judge, against the baseline.
 
-    Empty where the recogniser that trains has not looked at the pictures.
+    Where this gap grows, a run has learned the recogniser and not the person. Empty where it was not measured.
     """
-    trained, judged = table.first_figure("ids_trained"), table.first_figure("ids")
-    if trained is None or judged is None:
+    figure = table.first_figure(OVERFIT_KIND)
+    if figure is None:
         return []
-    runs = [gap_of(run, trained, judged) for run in table.runs if " w=" not in run.label]
-    runs = [run for run in runs if run.values[GAP]]
-    contrasts = [Contrast("", run.label, GAP, baseline, GAP, run.figures[GAP]) for run in runs if run.label != baseline]
-    above = estimate(runs, contrasts) if any(run.label == baseline for run in runs) else []
+    runs = [run for run in table.cells if figure.key in table.cells[run] and " w=" not in run]
+    contrasts = [Contrast("", run, figure.key, baseline, figure.key, figure) for run in runs if run != baseline]
+    above = estimate(table.runs, contrasts) if baseline in runs else []
     rows = {difference.contrast.run: difference_row(difference, "", "") for difference in above}
-    lines = [f"| {trained.label} − {judged.label} | gap | above {baseline} | 95 % over people |", "|---|---|---|---|"]
+    lines = [f"| {figure.label} | | above {baseline} | 95 % over people |", "|---|---|---|---|"]
     for run in runs:
-        gap = signed(float(np.mean(list(run.values[GAP].values()))), judged.digits)
-        row = rows.get(run.label)
-        lines.append(
-            f"| {run_name(run.label)} | {gap} | {row.mean if row else NOTHING} | {row.interval if row else NOTHING} |"
+        row = rows.get(run)
+        cells = (
+            cell_text(table.cells[run][figure.key], figure.digits),
+            row.mean if row else "",
+            row.interval if row else "",
         )
+        lines.append(f"| {run_name(run)} | " + " | ".join(cell or NOTHING for cell in cells) + " |")
     return lines
-
-
-def gap_of(run: RunValues, trained: Figure, judged: Figure) -> RunValues:
-    """The differences of two figures by picture as a run with one figure."""
-    judgements = run.values.get(judged.key, {})
-    gaps = {n: value - judgements[n] for n, value in run.values.get(trained.key, {}).items() if n in judgements}
-    return replace(run, values={GAP: gaps}, figures={GAP: replace(judged, key=GAP, better="neither")})
 
 
 def seeds_text(answer: Answer) -> str:
