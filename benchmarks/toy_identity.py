@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import _root
 import numpy as np
-from _steps import Step, all_restored, run_step
+from _steps import Step, Steps, all_restored
 from numpy.typing import NDArray
 
 from basicsr.evaluation.statistics import bootstrap_means, cluster_numbers
@@ -181,16 +181,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row (default: %(default)s)")
     parser.add_argument("--iterations", type=int, default=400, help="of stage II (default: %(default)s)")
     args = parser.parse_args(argv)
-    for step in data_steps(args.out):
-        run_step(step)
-    run_step(training_step(args.out, "stage1.yml", "stage1", 0, f"datasets:train:source={args.out}/faces/index.csv"))
+    faces = f"datasets:train:source={args.out}/faces/index.csv"
     ceiling = args.out / "results_ceiling"
-    run_step(ceiling_step(args.out, ceiling))
+    todo = [*data_steps(args.out), training_step(args.out, "stage1.yml", "stage1", 0, faces)]
+    todo.append(ceiling_step(args.out, ceiling))
     for seed in range(args.seeds):
-        for step in seed_steps(args.out, seed, args.iterations):
-            run_step(step)
         runs = {"ceiling": ceiling, **{run: args.out / f"results_{seed}" / run / "restored_faces" for run in RUNS}}
-        run_step(evaluation_step(args.out, seed, runs))
+        todo += [*seed_steps(args.out, seed, args.iterations), evaluation_step(args.out, seed, runs)]
+    with Steps() as steps:
+        for step in todo:
+            steps.run(step)
     report = summarize(args.out, args.seeds)
     write_json(_root.ROOT / args.out / "summary.json", report)
     print(table(report))

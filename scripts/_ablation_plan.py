@@ -22,8 +22,9 @@ import basicsr.metrics
 import basicsr.models  # noqa: F401  the five fill the registries
 from basicsr.config import Options, parse_options
 from basicsr.config.options import to_plain
+from basicsr.evaluation.ablation import QUESTIONS
 from basicsr.evaluation.ablation_options import ROWS, AblationOptions
-from basicsr.utils.csv_util import read_rows, write_rows
+from basicsr.utils.csv_util import read_rows, write_rows, write_table
 
 SCALED = ("total_iter", "warmup_iter", "net_d_start_iter", "code_restart_until")  # iterations of `train`
 BLIND = "blind"  # name of the training that all rows start their stage II from
@@ -61,12 +62,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._add("stage1", [self.options.stage1], 0, [])
+        first = self.weights("stage1")
         before = self._add_blind()
+        after = [first, *(self.weights(name) for name in self.trainings if name == BLIND)]
         for seed in range(self.seeds):
             for row in self.rows:
-                second = self._add_row(2, row, seed, before)
+                second = self._add_row(2, row, seed, before, after)
                 start = [f"path:pretrain_network_g={self.weights(second)}"]
-                self._add_row(3, row, seed, [*start, f"path:pretrain_network_d={self.weights('stage1', 'd')}"])
+                start += [f"path:pretrain_network_d={self.weights('stage1', 'd')}"]
+                self._add_row(3, row, seed, start, [first, self.weights(second)])
+
+    def training_of(self, stage: int, row: str, seed: int) -> str:
+        """Name of the training that stands for a row after stage 2 or 3; rows with the same options share one."""
+        return self._weights_of[stage, row, seed]
 
     def weights(self, training: str, net: str = "g") -> Path:
         """What a training leaves."""
@@ -74,12 +82,21 @@ class Plan:
 
     def layers(self) -> list[list[Step]]:
         """Trainings and restorations; the steps of one list do not need each other."""
-        by_stage = [[step for name, step in self.trainings.items() if name.startswith(f"stage{n}")] for n in (1, 2, 3)]
+        by_stage = {n: [step for name, step in self.trainings.items() if name.startswith(f"stage{n}")] for n in (2, 3)}
         restorations = [self.restoration_step(run, seed, stage) for stage, seed, run in self.restorations()]
         unique = {step.makes: step for step in restorations}  # rows that share a training share its pictures
-        first = [self.test_set_step(), *by_stage[0]]
-        blind = [self.trainings[BLIND]] if BLIND in self.trainings else []
-        return [first, blind, [self.ceiling_step(), *by_stage[1]], by_stage[2], [*unique.values()]]
+        # one by one what others wait for: beside another step it would be held to half of the cores for all of its time
+        alone = [
+            [self.test_set_step()],
+            *([self.trainings[name]] for name in ("stage1", BLIND) if name in self.trainings),
+        ]
+        return [
+            [self.test_set_step()],
+            *([step] for step in alone),
+            [self.ceiling_step(), *by_stage[2]],
+            by_stage[3],
+            [*unique.values()],
+        ]
 
     def restorations(self) -> Iterator[tuple[int, int, Restoration]]:
         """(stage, seed, restoration) of everything that is judged."""
@@ -107,7 +124,8 @@ class Plan:
         folder = self.out / "results" / "ceiling"
         command = ["scripts/reconstruct.py", "--weights", str(self.weights("stage1"))]
         command += ["--input", str(self.out / "test_set" / "gt"), "--out", str(folder)]
-        return Step("ceiling", command, folder, lambda _: False)
+        needs = [self.weights("stage1"), self.out / "test_set" / "gt"]
+        return Step("ceiling", command, folder, lambda _: False, needs)
 
     def restoration_step(self, run: Restoration, seed: int, stage: int) -> Step:
         """The test set restored by one training in one way."""
@@ -117,7 +135,8 @@ class Plan:
         command = ["inference_codeformer.py", "--pairs", str(pairs), "--has_aligned", "--no-adain", "--mode", mode]
         command += ["-w", f"{run.w:g}", "--weights", str(self.weights(run.training)), "--batch_size", "16"]
         title = f"restore {run.label}, stage {stage}, seed {seed}"
-        return Step(title, [*command, "-o", str(folder)], folder / "results.json", all_restored)
+        needs = [pairs, self.weights(run.training)]
+        return Step(title, [*command, "-o", str(folder)], folder / "results.json", all_restored, needs)
 
     def folder_of(self, run: Restoration) -> Path:
         """Where the pictures of a restoration lie."""
@@ -128,25 +147,47 @@ class Plan:
         return self.out / f"report_stage{stage}_seed{seed}"
 
     def evaluation_step(self, stage: int, seed: int, trained_with: str | None) -> Step:
-        """Every run of one seed after one stage, beside the degraded photos and the ceiling."""
-        runs = [run for at, of, run in self.restorations() if (at, of) == (stage, seed)]
+        """Every finished run of one seed after one stage, beside the degraded photos and the ceiling.
+
+        It is done when its report holds these very runs: rows may be added to an ablation.
+        """
+        runs = [run for at, of, run in self.restorations() if (at, of) == (stage, seed) and self.is_restored(run)]
         folder = self.report_folder(stage, seed)
-        command = ["scripts/evaluate.py", "--pairs", str(self.write_pairs(runs)), "--restored"]
-        command += [f"degraded={self.out / 'test_set' / 'lq'}", f"ceiling={self.out / 'results' / 'ceiling'}"]
-        command += [f"{run.label}={self.folder_of(run) / 'restored_faces'}" for run in runs]
+        given = {"degraded": self.out / "test_set" / "lq", "ceiling": self.out / "results" / "ceiling"}
+        given = {label: path for label, path in given.items() if (_root.ROOT / path).is_dir()}
+        given |= {run.label: self.folder_of(run) / "restored_faces" for run in runs}
+        command = ["scripts/evaluate.py", "--pairs", str(self.write_pairs(runs, folder.name)), "--restored"]
+        command += [f"{label}={path}" for label, path in given.items()]
         command += ["--recognizer", *self.options.judges, "--lpips_net", *self.options.lpips]
+        asked = [question for question in QUESTIONS if {question.run, question.minus} <= given.keys()]
+        if asked:  # the family of differences that is tested
+            write_table(_root.ROOT / folder / "questions.csv", ("question", "run", "minus"), asked)
+            command += ["--questions", str(folder / "questions.csv")]
         command += [] if trained_with is None else ["--trained_with", trained_with]
         command += ["--title", f"{self.options.title}: stage {stage}, seed {seed}", "--out", str(folder)]
-        return Step(f"evaluate stage {stage}, seed {seed}", command, folder / "per_image.csv")
 
-    def write_pairs(self, runs: Sequence[Restoration]) -> Path:
-        """The pairs of the test set, with the references that each run was really given."""
+        def is_done(metrics: Path) -> bool:
+            return metrics.exists() and json.loads(metrics.read_text(encoding="utf-8"))["runs"] == list(given)
+
+        return Step(f"evaluate stage {stage}, seed {seed}", command, folder / "metrics.json", is_done)
+
+    def is_restored(self, run: Restoration) -> bool:
+        """Whether the test set is there in full, restored in this way."""
+        return all_restored(_root.ROOT / self.folder_of(run) / "results.json")
+
+    def evaluations(self) -> list[tuple[int, int]]:
+        """(stage, seed) of every evaluation for which something is restored."""
+        wanted = [(stage, seed) for stage, seed, run in self.restorations() if self.is_restored(run)]
+        return sorted(set(wanted))
+
+    def write_pairs(self, runs: Sequence[Restoration], name: str) -> Path:
+        """The pairs of the test set for an evaluation, with the references that each run was really given."""
         test_set = self.out / "test_set"
         rows = [row for _, row in read_rows(_root.ROOT / test_set / "pairs.csv", required=("gt", "ref", "ref:wrong"))]
         given = {"wrong": "ref:wrong", "oracle": "gt"}
         for row in rows:
             row |= {f"ref:{run.label}": row[given[run.mode]] for run in runs if run.mode in given}
-        path = test_set / "pairs_of_runs.csv"
+        path = test_set / f"pairs_{name}.csv"  # in this folder, where the paths in it begin
         write_rows(_root.ROOT / path, rows)
         return path
 
@@ -165,20 +206,22 @@ class Plan:
         if self.options.stage2_blind is None:
             return []
         vqgan = f"path:pretrain_network_vqgan={self.weights('stage1')}"
-        self._add(BLIND, [self.options.stage2_blind], 0, [vqgan])
+        self._add(BLIND, [self.options.stage2_blind], 0, [vqgan], [self.weights("stage1")])
         return [f"path:pretrain_network_g={self.weights(BLIND)}", "path:strict_load_g=false"]
 
-    def _add_row(self, stage: int, row: str, seed: int, changes: Sequence[str]) -> str:
+    def _add_row(self, stage: int, row: str, seed: int, changes: Sequence[str], needs: Sequence[Path]) -> str:
         """A training of a row; the name of the run, which may be that of another row with the same options."""
         base = self.options.stage2 if stage == 2 else self.options.stage3
         name = f"stage{stage}_{ROWS[row].file}_seed{seed}"
         laid_over = [f"options/ablation/stage{stage}_{ROWS[row].file}.yml", f"_base_={_root.ROOT / base}"]
         vqgan = f"path:pretrain_network_vqgan={self.weights('stage1')}"
-        found = self._add(name, laid_over, seed, [vqgan, *changes])
+        found = self._add(name, laid_over, seed, [vqgan, *changes], needs)
         self._weights_of[stage, row, seed] = found
         return found
 
-    def _add(self, name: str, option_file: Sequence[str], seed: int, changes: Sequence[str]) -> str:
+    def _add(
+        self, name: str, option_file: Sequence[str], seed: int, changes: Sequence[str], needs: Sequence[Path] = ()
+    ) -> str:
         """A training, unless there is one with the same options; the name of the one that stands for it."""
         forced = [*option_file, f"manual_seed={seed}", f"path:experiments_root={self.out}/experiments", *changes]
         options = self.parsed([*forced, f"name={name}"])
@@ -188,7 +231,7 @@ class Plan:
             path, *rest = forced
             command = ["basicsr/train.py", "-opt", path, "--auto_resume", "--force_yml", f"name={name}", *rest]
             self._same[same] = name
-            self.trainings[name] = Step(name, command, self.weights(name))
+            self.trainings[name] = Step(name, command, self.weights(name), needs=needs)
         return self._same[same]
 
 

@@ -28,11 +28,13 @@ from basicsr.evaluation import (
     write_tables,
 )
 from basicsr.evaluation.checks import ROLES
+from basicsr.evaluation.comparison import Question
 from basicsr.evaluation.instruments import NEEDS
 from basicsr.evaluation.results import EvaluationResult
 from basicsr.evaluation.sources import ANY_RUN
 from basicsr.metrics.fid import RANGES
 from basicsr.utils.cli import run_main
+from basicsr.utils.csv_util import read_rows
 from basicsr.utils.dist_util import close_distributed, default_device, init_distributed, is_main
 from basicsr.utils.errors import UserError
 
@@ -102,6 +104,8 @@ def add_comparison(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--baseline", metavar="RUN", help="the others are compared with it; default: the first run")
     family = "keys of metrics.json: the family of figures that is tested; default: all that rank runs"
     group.add_argument("--compare", nargs="+", metavar="KEY", help=family)
+    questions = "columns question, run, minus: differences to test in place of all runs against the baseline"
+    group.add_argument("--questions", type=Path, metavar="CSV", help=questions)
     roles = f"{', '.join(ROLES)}: runs for the checks; default: by their names"
     group.add_argument("--role", nargs="+", metavar="ROLE=RUN", help=roles)
     group.add_argument("--slice", nargs="+", metavar="COLUMN", help="default: every column that sorts into groups")
@@ -185,6 +189,18 @@ def roles_of(arguments: list[str] | None) -> dict[str, str] | None:
     return dict(argument.split("=", 1) for argument in arguments)
 
 
+def questions_of(table: Path | None) -> list[Question] | None:
+    """The rows of a table of questions.
+
+    Raises:
+        UserError: it cannot be read, or a column is missing.
+    """
+    if table is None:
+        return None
+    rows = read_rows(table, required=("question", "run", "minus"))
+    return [Question(row["question"], row["run"], row["minus"]) for _, row in rows]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Evaluate, write, and say what came out."""
     args = parse_arguments(argv)
@@ -201,11 +217,19 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace, device: torch.device) -> int:
     """The exit code."""
     sources, options, roles = sources_of(args), judging_of(args), roles_of(args.role)
+    questions = questions_of(args.questions)
     curves = {name: read_curves(path) for name, path in named_paths(args.curves, "--curves").items()}
     make_folder(args.out)
     result = evaluate_folders(sources, options, title=args.title, note=args.note, seed=args.seed, device=device)
     if is_main():
-        analysis = analyse(result, baseline=args.baseline, compared=args.compare, roles=roles, slices=args.slice)
+        analysis = analyse(
+            result,
+            baseline=args.baseline,
+            compared=args.compare,
+            roles=roles,
+            slices=args.slice,
+            questions=questions,
+        )
         write_tables(result, args.out, analysis)
         report = write_report(result, args.out, curves, analysis)
         log_summary(result)

@@ -4,8 +4,10 @@
 
 Rows: A0, A, B, C, D and the arms A+C, A+D, C1, kv_share, capacity (options/ablation/stage*.yml say what each is).
 Stage I is trained once. Every step is a program of its own and is not done twice: interrupted, the same command goes on
-where it stopped. OUT/ablation.md has a table after stage II (the codes alone, w = 0) and one after stage III, with
-intervals over people and the answers to the questions; OUT/report_*/report.html the pictures.
+where it stopped. A step that fails costs what needs it and nothing else; the exit code is then 1. OUT/ablation.md has a
+table after stage II (the codes alone, w = 0) and one after stage III, with intervals over people and the answers to the
+questions; OUT/figures a figure per question; OUT/report_*/report.html the pictures. scripts/report_ablation.py makes a
+draft of a paper's section of it.
 """
 
 from __future__ import annotations
@@ -13,21 +15,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import queue
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import _root
 import msgspec
 import torch
 from _ablation_plan import Plan
-from _steps import Step, run_step
+from _steps import Steps
 
-from basicsr.evaluation.ablation import AblationTable, draw_answers, draw_sweep, tabulate, to_dict, to_markdown
+from basicsr.evaluation.ablation import AblationTable, tabulate, to_dict
+from basicsr.evaluation.ablation_charts import draw_answers, draw_questions, draw_sweep
 from basicsr.evaluation.ablation_options import check_rows, read_ablation
-from basicsr.utils.cli import progress, run_main
+from basicsr.evaluation.ablation_text import to_markdown
+from basicsr.utils.cli import run_main
 from basicsr.utils.errors import OptionError, UserError
 from basicsr.utils.text_util import make_folder, write_json, write_text
 
@@ -48,7 +49,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row (default: %(default)s)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="default: those of the option file")
     parser.add_argument("--budget", type=float, default=1.0, help="factor on all iterations (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, help="steps at once; default: one for each GPU, or one")
+    parser.add_argument("--jobs", type=int, help="steps at once, on shared cores; default: one for each GPU, or one")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and leave")
     args = parser.parse_args(argv)
     if args.seeds < 1 or not 0 < args.budget or (args.jobs is not None and args.jobs < 1):
@@ -57,7 +58,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0."""
+    """Exit code 0; 1 when a step failed and what does not need it is done; 75 when a signal stopped it."""
     args = parse_arguments(argv)
     options = read_ablation(args.config)
     rows = tuple(args.rows or options.rows)
@@ -72,10 +73,17 @@ def main(argv: list[str] | None = None) -> int:
     make_folder(folder)
     keep_to_the_plan(folder / "plan.json", plan)
     jobs = args.jobs or max(1, torch.cuda.device_count())
-    for layer in layers:
-        run_steps(layer, jobs, folder / "logs")
-    write_results(plan, folder)
-    return 0
+    logs = folder / "logs"
+    with Steps() as steps:
+        failures = [error for layer in layers for error in steps.run_all(layer, jobs, logs)]
+        if not any(plan.is_restored(run) for _, _, run in plan.restorations()):
+            raise UserError(f"nothing was restored, so there is nothing to judge; the first reason: {failures[0]}")
+        evaluations = {key: plan.evaluation_step(*key, plan.recognizer()) for key in plan.evaluations()}
+        failures += steps.run_all(list(evaluations.values()), jobs, logs)
+    write_results(plan, [key for key, step in evaluations.items() if step.is_done(_root.ROOT / step.makes)])
+    for error in failures:
+        logger.error("%s", error)
+    return 1 if failures else 0
 
 
 def keep_to_the_plan(path: Path, plan: Plan) -> None:
@@ -95,62 +103,37 @@ def keep_to_the_plan(path: Path, plan: Plan) -> None:
     write_json(path, wanted)
 
 
-def run_steps(steps: Sequence[Step], jobs: int, logs: Path) -> None:
-    """Run steps that do not need each other; several at once write to files of their own, each on its own GPU.
+def write_results(plan: Plan, evaluated: Sequence[tuple[int, int]]) -> None:
+    """Tables, figures and ablation.json out of the evaluations, named by stage and seed.
 
     Raises:
-        UserError: one failed; those under way are finished first.
+        UserError: there is no evaluation.
     """
-    if jobs == 1 or len(steps) == 1:
-        for step in steps:
-            run_step(step)
-        return
-    make_folder(logs)
-    gpus: queue.SimpleQueue[int] = queue.SimpleQueue()
-    num_gpus = torch.cuda.device_count()
-    for job in range(jobs):
-        gpus.put(job % num_gpus if num_gpus else -1)
-
-    def run(step: Step) -> None:
-        gpu = gpus.get()
-        try:
-            run_step(step, {} if gpu < 0 else {"CUDA_VISIBLE_DEVICES": visible_gpus()[gpu]}, logs / f"{step.title}.log")
-        finally:
-            gpus.put(gpu)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        for future in progress([pool.submit(run, step) for step in steps], desc="steps"):
-            future.result()
-
-
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
-
-
-def write_results(plan: Plan, folder: Path) -> None:
-    """Evaluate every seed, then tables, figures and ablation.json."""
+    folder = _root.ROOT / plan.out
     tables: dict[int, AblationTable] = {}
     for stage, title in STAGE_TITLES.items():
-        for seed in range(plan.seeds):
-            run_step(plan.evaluation_step(stage, seed, plan.recognizer()))
-        reports = [_root.ROOT / plan.report_folder(stage, seed) for seed in range(plan.seeds)]
-        tables[stage] = tabulate(f"{title}: {plan.options.title}", reports)
-    texts = []
-    for stage, table in tables.items():
-        texts.append(to_markdown(table))
-        figures = {figure.kind: figure.key for figure in reversed(table.figures)}
-        for kind in ("ids", "perceptual"):
-            if kind in figures:
-                draw_answers(table, figures[kind], folder / f"stage{stage}_{kind}.png")
-        if "ids" in figures and "perceptual" in figures:
-            draw_sweep(table, plan.options.w, figures["perceptual"], figures["ids"], folder / f"stage{stage}_w.png")
-    write_text(folder / "ablation.md", "\n".join(texts))
-    report = {f"stage{stage}": to_dict(table) for stage, table in tables.items()}
-    write_json(folder / "ablation.json", report)
-    print("\n".join(texts))
+        reports = [_root.ROOT / plan.report_folder(*key) for key in evaluated if key[0] == stage]
+        if reports:
+            tables[stage] = tabulate(f"{title}: {plan.options.title}", reports)
+            draw_figures(tables[stage], plan.options.w, folder, f"stage{stage}")
+    if not tables:
+        raise UserError(f"{folder}: no evaluation could be made; the logs say why.")
+    text = "\n".join(to_markdown(table) for table in tables.values())
+    write_text(folder / "ablation.md", text)
+    write_json(folder / "ablation.json", {f"stage{stage}": to_dict(table) for stage, table in tables.items()})
+    print(text)
     logger.info("tables: %s", folder / "ablation.md")
+
+
+def draw_figures(table: AblationTable, w: float, folder: Path, name: str) -> None:
+    """All answers in one figure by identity and one by LPIPS, the sweep of w, and a figure per question."""
+    found = {kind: figure.key for kind in ("ids", "perceptual") if (figure := table.first_figure(kind)) is not None}
+    for kind, key in found.items():
+        draw_answers(table, key, folder / f"{name}_{kind}.png")
+    if len(found) == 2:
+        draw_sweep(table, w, found["perceptual"], found["ids"], folder / f"{name}_w.png")
+    make_folder(folder / "figures")
+    draw_questions(table, table.asked, folder / "figures", name)
 
 
 if __name__ == "__main__":

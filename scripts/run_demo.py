@@ -17,7 +17,7 @@ from pathlib import Path
 import _root
 import cv2
 import numpy as np
-from _steps import Step, all_restored, run_step
+from _steps import Step, Steps, all_restored
 
 from basicsr.utils.cli import run_main
 from basicsr.utils.img_util import imread, imwrite, list_images
@@ -140,8 +140,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.fresh:
         shutil.rmtree(_root.ROOT / OUT, ignore_errors=True)
     start = time.perf_counter()
-    for step in demo_steps():
-        run_step(step)
+    with Steps() as steps:
+        for step in demo_steps():
+            steps.run(step)
     logger.info("picture: %s", write_picture())
     logger.info(
         "demo finished in %.0f s. Open %s", time.perf_counter() - start, _root.ROOT / OUT / "report/report.html"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from run_ablation import keep_to_the_plan
 
 from basicsr.config import parse_options
 from basicsr.evaluation.ablation_options import AblationOptions, read_ablation
+from basicsr.utils.csv_util import read_rows, write_rows
 from basicsr.utils.errors import OptionError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +51,7 @@ def test_stage_one_is_trained_once_and_a0_shares_the_stage_two_of_a(options: Abl
 def test_all_rows_and_seeds_start_stage_two_from_one_blind_net(options: AblationOptions) -> None:
     plan = plan_of(options, ("A", "D"), seeds=2)
     layers = [[step.title for step in layer] for layer in plan.layers()]
-    assert layers[1] == ["blind"]
+    assert layers[:3] == [["test set"], ["stage1"], ["blind"]]
     start = f"path:pretrain_network_g={plan.weights('blind')}"
     for row in ("a", "d"):
         for seed in (0, 1):
@@ -92,6 +94,67 @@ def test_a_restoration_that_two_rows_share_is_made_once(options: AblationOptions
     second = [plan.folder_of(run) for stage, _, run in plan.restorations() if stage == 2]
     assert len(second) == 2
     assert len(set(second)) == 1
+
+
+def test_every_step_names_what_it_needs_of_earlier_ones(options: AblationOptions) -> None:
+    layers = plan_of(options, ("A", "D")).layers()
+    made: set[Path] = {Path("experiments/x/test_set/pairs.csv"), Path("experiments/x/test_set/pairs_wrong.csv")}
+    made |= {Path("experiments/x/test_set/gt")}
+    for layer in layers:
+        for step in layer:
+            assert set(step.needs) <= made, step.title
+        made |= {step.makes for step in layer}
+    needs = {step.title: [path.parts[3] for path in step.needs if "models" in path.parts] for step in layers[4]}
+    assert needs == {f"stage3_{row}_seed0": ["stage1", f"stage2_{row}_seed0"] for row in "ad"}
+
+
+@pytest.fixture
+def judged(options: AblationOptions, tmp_path: Path) -> Callable[[Sequence[str]], Step]:
+    """The evaluation of rows that are all restored."""
+    write_rows(tmp_path / "test_set" / "pairs.csv", [{"gt": "gt/0.png", "ref": "ref/0.png", "ref:wrong": "w/0.png"}])
+
+    def evaluation(rows: Sequence[str]) -> Step:
+        plan = Plan(options, rows, 1, 1.0, tmp_path)
+        for _, _, run in plan.restorations():
+            (tmp_path / plan.folder_of(run)).mkdir(parents=True, exist_ok=True)
+            (tmp_path / plan.folder_of(run) / "results.json").write_text('{"complete": true}')
+        return plan.evaluation_step(3, 0, None)
+
+    return evaluation
+
+
+def test_a_row_that_is_added_is_judged_with_the_others(judged: Callable[[Sequence[str]], Step]) -> None:
+    step = judged(("A", "B"))
+    assert not step.is_done(step.makes)
+    step.makes.parent.mkdir(exist_ok=True)
+    step.makes.write_text(json.dumps({"runs": ["A", "A w=0", "A w=1", "B", "B w=0", "B w=1"]}))
+    assert step.is_done(step.makes)
+    more = judged(("A", "B", "C"))
+    assert more.makes == step.makes
+    assert not more.is_done(more.makes)
+
+
+def test_what_was_not_restored_to_its_end_is_not_judged(
+    judged: Callable[[Sequence[str]], Step], options: AblationOptions, tmp_path: Path
+) -> None:
+    whole = judged(("A", "B"))
+    plan = Plan(options, ("A", "B"), 1, 1.0, tmp_path)
+    cut_off = next(run for stage, _, run in plan.restorations() if (stage, run.label) == (3, "B"))
+    (plan.folder_of(cut_off) / "results.json").write_text('{"complete": false}')
+    less = plan.evaluation_step(3, 0, None)
+    gone = set(whole.command) - set(less.command)
+    assert {argument.partition("=")[0] for argument in gone} == {
+        "B",
+        "--questions",
+        str(tmp_path / "report_stage3_seed0/questions.csv"),
+    }
+
+
+def test_the_questions_for_which_there_are_runs_are_the_family(judged: Callable[[Sequence[str]], Step]) -> None:
+    step = judged(("A", "B", "C"))
+    table = Path(step.command[list(step.command).index("--questions") + 1])
+    asked = {(row["run"], row["minus"]) for _, row in read_rows(table)}
+    assert asked == {("B", "A"), ("C ref", "B"), ("C ref", "C wrong"), ("C ref", "C none")}
 
 
 def test_a_budget_scales_every_iteration_and_leaves_shares(options: AblationOptions) -> None:

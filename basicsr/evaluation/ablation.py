@@ -1,7 +1,9 @@
 """The tables of an ablation out of the evaluations of its seeds: rows with intervals, and the questions it asks.
 
 A row's value of a picture is the mean over the seeds; intervals are over people, and Holm holds over all questions of
-one table (basicsr/evaluation/comparison.py). Between seeds the rows' means scatter, which is printed beside them.
+one table (basicsr/evaluation/comparison.py). Such an interval speaks of other people, restored by these very trainings.
+What another seed would do it cannot know: two or three trainings are too few for an interval of their own. So the means
+of the seeds stand beside it, and nothing is called better or worse where the seeds disagree about the sign.
 
 Shapes: S seeds; N pictures.
 """
@@ -11,33 +13,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from basicsr.evaluation.ablation_options import ROWS
-from basicsr.evaluation.charts import COLORS, NATURAL_COLOR, canvas
-from basicsr.evaluation.comparison import Contrast, Difference, estimate
+from basicsr.evaluation.comparison import Difference, Question, Verdict, ask_runs, difference_column
 from basicsr.evaluation.results import Figure
 from basicsr.evaluation.runs import RunValues, common_names, mean_of_seeds, read_runs
-from basicsr.evaluation.statistics import Floats, cluster_numbers, summarize_columns
+from basicsr.evaluation.statistics import cluster_numbers, summarize_columns
 from basicsr.utils.errors import UserError
 from basicsr.utils.seed import rng_for
 
 SHOWN_KINDS = ("pixel", "perceptual", "ids", "ids_ref")
-VERDICT_COLORS = {"better": COLORS[2], "worse": COLORS[1]}
-ASKED_KINDS = ("ids", "perceptual")
+OVERFIT_KIND = "gap"  # between the recogniser that trains and the judge: a table of its own
 NUM_RESAMPLES = 10_000
 
-
-class Question(NamedTuple):
-    """A difference between two runs and what it would show; "C ref" is row C given right references."""
-
-    text: str
-    run: str
-    minus: str
-
-
+# "C ref" is row C given right references
 QUESTIONS = (
     Question("Do image losses have to reach the code prediction?", "A", "A0"),
     Question("Does the identity loss help?", "B", "A"),
@@ -72,6 +63,27 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A question's difference with the mean of each seed (S)."""
+
+    question: Question
+    difference: Difference
+    by_seed: tuple[float, ...]
+
+    @property
+    def num_agreeing(self) -> int:
+        """Seeds whose difference has the sign of the mean over all."""
+        return sum(value * self.difference.mean > 0 for value in self.by_seed)
+
+    @property
+    def verdict(self) -> Verdict | Literal["seeds disagree"]:
+        """What may be said: as `Difference.verdict`, and no ranking where a seed has the other sign."""
+        found = self.difference.verdict
+        ranks = found in ("better", "worse")
+        return "seeds disagree" if ranks and self.num_agreeing < len(self.by_seed) else found
+
+
+@dataclass(frozen=True)
 class AblationTable:
     """What one stage's evaluations say."""
 
@@ -81,22 +93,43 @@ class AblationTable:
     num_people: int
     figures: list[Figure]
     cells: dict[str, dict[str, Cell]]  # run -> figure key -> cell
-    answers: list[tuple[Question, Difference]]
+    answers: list[Answer]
+    left_out: list[str]  # runs that some seed lacks
+    runs: list[RunValues]  # means over the seeds
+
+    def first_figure(self, kind: str) -> Figure | None:
+        """The first figure of a kind that some run has: the judge, the LPIPS that is named first."""
+        return next((f for f in self.figures if f.kind == kind and any(f.key in c for c in self.cells.values())), None)
+
+    @property
+    def columns(self) -> list[Figure]:
+        """The figures of the table: those that some run has."""
+        having = {key for cells in self.cells.values() for key in cells}
+        return [figure for figure in self.figures if figure.kind in SHOWN_KINDS and figure.key in having]
+
+    @property
+    def asked(self) -> list[Question]:
+        """The questions that have answers."""
+        return list(dict.fromkeys(answer.question for answer in self.answers))
+
+    def answers_in(self, key: str) -> list[Answer]:
+        """The answers about one figure, in order."""
+        return [answer for answer in self.answers if answer.difference.contrast.key == key]
 
 
 def tabulate(title: str, reports: Sequence[Path], seed: int = 0) -> AblationTable:
-    """The table of evaluations that hold the same runs, one for each seed.
+    """The table of the runs that all evaluations hold, one evaluation for each seed.
 
     Raises:
-        UserError: an evaluation is missing or lacks a run, or no picture is common to all.
+        UserError: an evaluation is missing, they have no run in common, or a figure is there for no common picture.
     """
     per_seed = [{run.label: run for run in read_runs(report)} for report in reports]
-    labels = list(per_seed[0])
-    for report, runs in zip(reports, per_seed, strict=True):
-        if list(runs) != labels:
-            raise UserError(f"{report}: holds the runs {', '.join(runs)}; {reports[0]} holds {', '.join(labels)}")
+    everything = list(dict.fromkeys(label for runs in per_seed for label in runs))
+    labels = [label for label in everything if all(label in runs for runs in per_seed)]
+    if not labels:
+        raise UserError(f"{', '.join(map(str, reports))}: have no run in common")
     merged = [mean_of_seeds([runs[label] for runs in per_seed], label) for label in labels]
-    figures = [figure for figure in merged[0].figures.values() if figure.kind in SHOWN_KINDS]
+    figures = [figure for figure in merged[0].figures.values() if figure.kind in (*SHOWN_KINDS, OVERFIT_KIND)]
     cells: dict[str, dict[str, Cell]] = {label: {} for label in labels}
     pictures: set[str] = set()
     for figure in figures:
@@ -109,8 +142,17 @@ def tabulate(title: str, reports: Sequence[Path], seed: int = 0) -> AblationTabl
             cells[run.label][figure.key] = cell
     if not pictures:
         raise UserError(f"{', '.join(map(str, reports))}: hold none of the figures that an ablation shows")
-    people = {merged[0].identity[name] or name for name in pictures}
-    return AblationTable(title, len(reports), len(pictures), len(people), figures, cells, ask(merged, seed))
+    return AblationTable(
+        title=title,
+        num_seeds=len(reports),
+        num_pictures=len(pictures),
+        num_people=len({merged[0].identity[name] or name for name in pictures}),
+        figures=figures,
+        cells=cells,
+        answers=answer(merged, per_seed, seed),
+        left_out=[label for label in everything if label not in labels],
+        runs=merged,
+    )
 
 
 def _cells(
@@ -134,114 +176,31 @@ def _mean(run: RunValues, key: str, names: Sequence[str]) -> float:
     return float(np.mean([run.values[key][name] for name in names]))
 
 
-def ask(runs: Sequence[RunValues], seed: int = 0) -> list[tuple[Question, Difference]]:
-    """The answers to the questions for which there are runs, as one family of tests."""
-    by_label = {run.label: run for run in runs}
-    asked: list[tuple[Question, Contrast]] = []
-    for question in QUESTIONS:
-        if question.run not in by_label or question.minus not in by_label:
-            continue
-        for key, figure in by_label[question.run].figures.items():
-            have_both = by_label[question.run].values.get(key) and by_label[question.minus].values.get(key)
-            if figure.kind in ASKED_KINDS and have_both:
-                asked.append((question, Contrast(question.text, question.run, key, question.minus, key, figure)))
-    differences = estimate(runs, [contrast for _, contrast in asked], seed=seed, num_resamples=NUM_RESAMPLES)
-    by_contrast = {id(difference.contrast): difference for difference in differences}
-    return [(q, by_contrast[id(contrast)]) for q, contrast in asked if id(contrast) in by_contrast]
+def answer(merged: Sequence[RunValues], per_seed: Sequence[Mapping[str, RunValues]], seed: int = 0) -> list[Answer]:
+    """The answers to the questions for which there are runs, as one family of tests.
 
-
-def to_markdown(table: AblationTable) -> str:
-    """The table and the answers."""
-    shown = [figure for figure in table.figures if any(figure.key in cells for cells in table.cells.values())]
-    arrows = {"higher": "↑", "lower": "↓", "neither": ""}
-    lines = [f"## {table.title}", ""]
-    lines += [
-        f"{table.num_pictures} pictures of {table.num_people} held-out people, {table.num_seeds} "
-        f"{'seed' if table.num_seeds == 1 else 'seeds'}. Mean over pictures and seeds, [95 % over people], "
-        "± standard deviation between seeds.",
-        "",
-        "| | " + " | ".join(f"{figure.label} {arrows[figure.better]}".strip() for figure in shown) + " |",
-        "|---|" + "---|" * len(shown),
-    ]
-    for label, cells in table.cells.items():
-        says = ROWS[label].says if label in ROWS else ""
-        name = f"{label} ({says})" if says else label
-        lines.append(f"| {name} | " + " | ".join(_cell(cells.get(f.key), f.digits) for f in shown) + " |")
-    lines += ["", "| question | difference | | 95 % over people | p (Holm) | found with 80 % power | answer |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    lines += [_answer(question, difference) for question, difference in table.answers]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(cell: Cell | None, digits: int) -> str:
-    if cell is None:
-        return "–"
-    interval = "" if cell.ci_low is None else f" [{cell.ci_low:.{digits}f}, {cell.ci_high:.{digits}f}]"
-    scatter = "" if cell.seed_std is None else f" ± {cell.seed_std:.{digits}f}"
-    return f"{cell.mean:.{digits}f}{interval}{scatter}"
-
-
-def _answer(question: Question, difference: Difference) -> str:
-    digits = difference.contrast.figure.digits
-    interval = (
-        "–" if difference.ci_low is None else f"[{difference.ci_low:.{digits}f}, {difference.ci_high:.{digits}f}]"
-    )
-    p = "–" if difference.p_holm is None else f"{difference.p_holm:.4f}"
-    detectable = "–" if difference.detectable is None else f"{difference.detectable:.{digits}f}"
-    what = f"{difference.contrast.figure.label}: {question.run} − {question.minus}"
-    cells = (question.text, what, f"{difference.mean:+.{digits}f}", interval, p, detectable, difference.verdict)
-    return "| " + " | ".join(cells) + " |"
+    Args:
+        merged: means over the seeds; `per_seed`: run by its label, for each seed.
+    """
+    by_label = {run.label: run for run in merged}
+    answers = []
+    for question, difference in ask_runs(merged, QUESTIONS, seed=seed, num_resamples=NUM_RESAMPLES):
+        contrast = difference.contrast
+        names = common_names([by_label[contrast.run], by_label[contrast.minus_run]], contrast.key)
+        means = tuple(float(difference_column(dict(runs), contrast, names).mean()) for runs in per_seed)
+        answers.append(Answer(question, difference, means))
+    return answers
 
 
 def to_dict(table: AblationTable) -> dict[str, Any]:
     """For a JSON file; nothing is rounded."""
-    answers = [{"question": q._asdict(), **asdict(d), "verdict": d.verdict} for q, d in table.answers]
+    answers = [
+        {"question": a.question._asdict(), **asdict(a.difference), "by_seed": a.by_seed, "verdict": a.verdict}
+        for a in table.answers
+    ]
     cells = {run: {key: asdict(cell) for key, cell in of.items()} for run, of in table.cells.items()}
     return {
         "title": table.title, "seeds": table.num_seeds, "pictures": table.num_pictures, "people": table.num_people,
         "figures": [asdict(figure) for figure in table.figures], "runs": cells, "answers": answers,
+        "left_out": table.left_out,
     }  # fmt: skip
-
-
-def draw_answers(table: AblationTable, key: str, path: Path) -> None:
-    """Every question's difference in one figure with its interval, as SVG or PNG by the suffix of `path`."""
-    asked = [(q, d) for q, d in table.answers if d.contrast.key == key]
-    if not asked:
-        return
-    with canvas(8.5, 0.6 + 0.32 * len(asked)) as drawing:
-        axes = drawing.subplots()
-        places = np.arange(len(asked))[::-1]
-        for place, (_, difference) in zip(places, asked, strict=True):
-            color = VERDICT_COLORS.get(difference.verdict, NATURAL_COLOR)
-            if difference.ci_low is not None and difference.ci_high is not None:
-                axes.plot([difference.ci_low, difference.ci_high], [place, place], color=color, linewidth=2)
-            axes.plot(difference.mean, place, "o", color=color, markersize=5)
-        axes.axvline(0, color="#3c4043", linewidth=0.8)
-        axes.set_yticks(places, [f"{question.text}  ({question.run} − {question.minus})" for question, _ in asked])
-        axes.set_xlabel(f"difference in {asked[0][1].contrast.figure.label}, 95 % over people")
-        drawing.savefig(path, dpi=110)
-
-
-def draw_sweep(table: AblationTable, w: float, key: str, other: str, path: Path) -> None:
-    """Every row's path over the fidelity weights in the plane of two figures; `w` is the weight of the table."""
-    rows: dict[str, list[tuple[float, Cell, Cell]]] = {}
-    main = {label.split(" ")[0]: label for label in table.cells if label in ROWS or label.endswith(" ref")}
-    for label, cells in table.cells.items():
-        row, _, setting = label.partition(" w=")
-        if setting and key in cells and other in cells:
-            rows.setdefault(row, []).append((float(setting), cells[key], cells[other]))
-    if not rows:
-        return
-    by_key = {figure.key: figure for figure in table.figures}
-    with canvas(6.4, 4.2) as drawing:
-        axes = drawing.subplots()
-        for i, (row, points) in enumerate(rows.items()):
-            table_point = table.cells.get(main.get(row, ""), {})
-            xy = [(w, x.mean, y.mean) for w, x, y in points]
-            if key in table_point and other in table_point:
-                xy.append((w, table_point[key].mean, table_point[other].mean))
-            line: Floats = np.array(sorted(xy))
-            axes.plot(line[:, 1], line[:, 2], "o-", color=COLORS[i % len(COLORS)], label=row, markersize=4)
-        axes.set(xlabel=by_key[key].label, ylabel=by_key[other].label)
-        axes.legend(loc="best")
-        drawing.savefig(path, dpi=110)

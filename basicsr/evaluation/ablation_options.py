@@ -62,8 +62,8 @@ class AblationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     Args:
         stage1, stage2, stage3: option files of the full model; stage I is shared by all rows and seeds.
-        stage2_blind: option file of a code prediction without identity, trained once, from which all rows start stage II;
-            None: they start from stage I alone.
+        stage2_blind: option file of a code prediction without identity, trained once, from which all rows start
+            stage II; None: they start from stage I alone.
         rows: names of ROWS, in the order of the table.
         w: fidelity weight of the table; `w_sweep` are further ones, with right references.
         judges: recognisers that judge, none of them the one that trains.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from basicsr.evaluation.checks import Check, check_runs, roles_from_names
-from basicsr.evaluation.comparison import COMPARED_KINDS, NUM_RESAMPLES, Difference, compare_runs
+from basicsr.evaluation.comparison import COMPARED_KINDS, NUM_RESAMPLES, Difference, Question, ask_runs, compare_runs
 from basicsr.evaluation.results import EvaluationResult
 from basicsr.evaluation.runs import runs_of
 from basicsr.evaluation.slices import Slice, make_slices
@@ -30,7 +30,7 @@ class Analysis:
     """Everything beside the means of the runs."""
 
     slices: list[Slice] = field(default_factory=list)
-    baseline: str | None = None
+    baseline: str | None = None  # None beside differences: they answer questions
     differences: list[Difference] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     sweep: list[SweepPoint] = field(default_factory=list)
@@ -43,6 +43,7 @@ def analyse(
     compared: Sequence[str] | None = None,
     roles: Mapping[str, str] | None = None,
     slices: Sequence[str] | None = None,
+    questions: Sequence[Question] | None = None,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Analysis:
     """Slices, differences to the baseline, checks.
@@ -52,6 +53,7 @@ def analyse(
         compared: keys of the figures that make up the family of comparisons; None: all that rank runs.
         roles: run by role, see checks.ROLES; None: by the names of the runs.
         slices: attributes; None: all that sort pictures into groups.
+        questions: differences that are tested in place of every run against the baseline.
     Raises:
         UserError: a run, a figure, a role or an attribute that is not there.
     """
@@ -61,12 +63,19 @@ def analyse(
     if chosen not in result.runs:
         raise UserError(f"baseline '{chosen}': expected one of {', '.join(result.runs)}")
     ranked = any(f.kind in COMPARED_KINDS and result.common_names(f.key) for f in result.figures)
-    if len(runs) > 1 and (ranked or compared is not None):
+    for question in questions or ():
+        for label in (question.run, question.minus):
+            if label not in result.runs:
+                raise UserError(f"'{question.text}': no run '{label}'; there are: {', '.join(result.runs)}")
+    if questions is not None:
+        answers = ask_runs(runs, questions, compared, seed=result.seed, num_resamples=num_resamples)
+        found = [difference for _, difference in answers]
+    elif len(runs) > 1 and (ranked or compared is not None):
         found = compare_runs(runs, chosen, compared, seed=result.seed, num_resamples=num_resamples)
     known = roles_from_names(result.runs) if roles is None else dict(roles)
     return Analysis(
         slices=make_slices(result, slices),
-        baseline=chosen if found else None,
+        baseline=chosen if found and questions is None else None,
         differences=found,
         checks=check_runs(runs, known, seed=result.seed, num_resamples=num_resamples),
         sweep=sweep_points(result.runs),

@@ -123,8 +123,11 @@ def signed(value: float, digits: int) -> str:
 
 
 def difference_rows(analysis: Analysis) -> list[DifferenceRow]:
-    """The comparison with the baseline."""
-    return [difference_row(d, d.contrast.title, d.verdict) for d in analysis.differences]
+    """The comparison with the baseline, or the answers to questions."""
+    if analysis.baseline is not None:
+        return [difference_row(d, d.contrast.title, d.verdict) for d in analysis.differences]
+    titles = [f"{d.contrast.title} {d.contrast.run} − {d.contrast.minus_run}" for d in analysis.differences]
+    return [difference_row(d, title, d.verdict) for d, title in zip(analysis.differences, titles, strict=True)]
 
 
 def check_rows(analysis: Analysis) -> list[DifferenceRow]:

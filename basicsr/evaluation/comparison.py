@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,17 @@ DETECTABLE_ERRORS = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2) + statistic
 # kinds of figures that are compared: what is natural for a person, or a step on the way, is no merit of a run
 COMPARED_KINDS = ("pixel", "color", "perceptual", "landmarks", "quality", "ids", "ids_gallery", "degrees", "miss")
 
+ASKED_KINDS = ("ids", "perceptual")  # of questions: identity by every judge, LPIPS of the whole picture by every net
+
 Verdict = Literal["better", "worse", "no difference shown", "too few people"]
+
+
+class Question(NamedTuple):
+    """A difference between two runs and what it would show."""
+
+    text: str
+    run: str
+    minus: str
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,45 @@ def compare_runs(
         raise UserError(f"{' and '.join(labels)}: no picture has a common figure in all of them")
     chosen = [names[contrast.key] for contrast in contrasts]
     return estimate(runs, contrasts, chosen, seed=seed, num_resamples=num_resamples)
+
+
+def ask_runs(
+    runs: Sequence[RunValues],
+    questions: Sequence[Question],
+    keys: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> list[tuple[Question, Difference]]:
+    """The questions for which there are runs and common pictures, in every figure: one family.
+
+    Args:
+        keys: figures that are asked about; None: IDS and LPIPS, of the whole picture, since more figures that say
+            nearly the same would blunt the tests.
+    Raises:
+        UserError: no such figure, or different conditions.
+    """
+    by_label = {run.label: run for run in runs}
+    known = {key for run in runs for key, figure in run.figures.items() if figure.kind in COMPARED_KINDS}
+    if unknown := sorted(set(keys or ()) - known):
+        raise UserError(f"figure {unknown[0]}: cannot be compared; there are: {', '.join(sorted(known))}")
+    asked: list[tuple[Question, Contrast]] = []
+    for question in questions:
+        if question.run not in by_label or question.minus not in by_label:
+            continue
+        for figure in comparable_figures([by_label[question.run], by_label[question.minus]]):
+            if not (is_asked(figure) if keys is None else figure.key in keys):
+                continue
+            contrast = Contrast(question.text, question.run, figure.key, question.minus, figure.key, figure)
+            if both_names(by_label, contrast):
+                asked.append((question, contrast))
+    differences = estimate(runs, [contrast for _, contrast in asked], seed=seed, num_resamples=num_resamples)
+    return [(question, difference) for (question, _), difference in zip(asked, differences, strict=True)]
+
+
+def is_asked(figure: Figure) -> bool:
+    """Whether questions are about this figure, where none is named."""
+    return figure.kind in ASKED_KINDS and not figure.key.endswith("_face")
 
 
 def estimate(
