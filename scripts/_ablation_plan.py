@@ -85,11 +85,8 @@ class Plan:
         by_stage = {n: [step for name, step in self.trainings.items() if name.startswith(f"stage{n}")] for n in (2, 3)}
         restorations = [self.restoration_step(run, seed, stage) for stage, seed, run in self.restorations()]
         unique = {step.makes: step for step in restorations}  # rows that share a training share its pictures
-        # one by one what others wait for: beside another step it would be held to half of the cores for all of its time
-        alone = [
-            [self.test_set_step()],
-            *([self.trainings[name]] for name in ("stage1", BLIND) if name in self.trainings),
-        ]
+        # what all others wait for, one by one: beside another step it would have half of the cores for all of its time
+        alone = [self.trainings[name] for name in ("stage1", BLIND) if name in self.trainings]
         return [
             [self.test_set_step()],
             *([step] for step in alone),
