@@ -64,7 +64,8 @@ def identity_attention(net: IDCodeFormer, lq: Tensor, identity: IdentityFeatures
         found.append(attention_figures(module.project(*inputs)))
         has_ref = inputs[-1].has_ref
 
-    modules = [layer.get_submodule(net.inject) for layer in net.ft_layers] if net.inject != "none" else []
+    attends = net.inject in ("cross_attn", "kv_share")
+    modules = [layer.get_submodule(net.inject) for layer in net.ft_layers] if attends else []
     hooks = [module.register_forward_hook(record) for module in modules]
     try:
         net(lq, identity, code_only=True)

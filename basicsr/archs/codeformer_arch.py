@@ -203,13 +203,18 @@ class CodeFormer(VQAutoEncoder):
         # float32: each layer adds to the tokens, and half precision would lose what a late one adds
         return out_of_autocast(self.feat_emb(lq_feat.flatten(2).permute(2, 0, 1)))  # (B, D, h, w) -> (L, B, C)
 
-    def predict_codes(self, lq_feat: Tensor, conditions: Sequence[Condition] | None = None) -> Tensor:
+    def predict_codes(
+        self, lq_feat: Tensor, conditions: Sequence[Condition] | None = None, offset: Tensor | None = None
+    ) -> Tensor:
         """Logits (B, L, K) of the codes, row by row of the grid, from lq_feat (B, D, h, w).
 
         Args:
             conditions: one for each layer; None: a blind prediction.
+            offset: (L, B, C), added to the tokens before the first layer.
         """
         tokens = self.to_tokens(lq_feat)
+        if offset is not None:
+            tokens = tokens + offset
         position = self.position_emb.unsqueeze(1)  # (L, 1, C)
         for layer, condition in zip(self.ft_layers, conditions or repeat(None), strict=False):
             tokens = run_block(layer, tokens, position, condition, checkpointing=self.checkpointing)

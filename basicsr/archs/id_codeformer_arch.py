@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from basicsr.archs.blocks import at_least_float32
@@ -21,6 +22,7 @@ from basicsr.archs.identity_encoder_arch import (
     IdentityCrossAttention,
     IdentityEncoder,
     IdentityFeatures,
+    IdentityTokenMap,
     constant_for,
     mean_embedding,
     reference_bias,
@@ -48,14 +50,16 @@ class IdentityStyle(nn.Module):
     adain:      S = dgamma * (F_d - mu) / sigma + dbeta
     film:       S = dgamma * F_d + dbeta
     adain_mean: S = dbeta - dgamma * mu                 (only the mean of F_d moves)
-    mu, sigma: of F_d in each sample and channel.
+    mu, sigma: of F_d in each sample and channel. With a grid, dgamma and dbeta are maps: predicted on grid x grid cells
+    and interpolated, so that an eye may be told another thing than a chin (as the maps of SPADE, Park et al. 2019, which
+    come from a segmentation).
     """
 
-    def __init__(self, channels: int, embed_dim: int, mode: StyleMode) -> None:
+    def __init__(self, channels: int, embed_dim: int, mode: StyleMode, grid: int = 1) -> None:
         super().__init__()
-        self.mode = mode
+        self.mode, self.grid = mode, grid
         self.embed_scale = embed_dim**0.5  # entries of a unit vector have size 1 / sqrt(E); a layer expects about 1
-        head = nn.Linear(embed_dim, 2 * channels)
+        head = nn.Linear(embed_dim, 2 * channels * grid * grid)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.mlp = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.SiLU(), head)
@@ -70,8 +74,11 @@ class IdentityStyle(nn.Module):
             embed: V (B, E), unit length.
             has_ref: (B,) bool.
         """
-        style = self.mlp(embed * self.embed_scale).tanh()[:, :, None, None]  # (B, E) -> (B, 2Cf, 1, 1)
+        style = self.mlp(embed * self.embed_scale).tanh()  # (B, E) -> (B, 2Cf*grid*grid)
+        style = style.unflatten(1, (-1, self.grid, self.grid))  # -> (B, 2Cf, grid, grid)
         style = torch.where(has_ref[:, None, None, None], style, style.new_zeros(()))
+        if self.grid > 1:
+            style = F.interpolate(style, dec_feat.shape[-2:], mode="bilinear")  # -> (B, 2Cf, h, w)
         gain, offset = style.chunk(2, dim=1)
         gate = torch.sigmoid(self.gate_dec(dec_feat) + self.gate_enc(enc_feat))  # (B, Cf, h, w) -> (B, 1, h, w)
         # float32, also where the weights are of half precision: at a mean of 20 sigma the offset is a difference of
@@ -103,9 +110,12 @@ class IDCodeFormer(CodeFormer):
         use_null_key: add a learned key with a zero value, so that image tokens can look away from the identity.
         inject: how the identity reaches the code transformer. cross_attn: attention to identity tokens after each
             self-attention. kv_share: each self-attention also sees the reference photos, read by this net's own encoder
-            and layers (num_vec_tokens, num_map_tokens and use_null_key then mean nothing). none: not at all.
+            and layers. token_map: a map that is linear in the identity vector is added to the image tokens. none: not at
+            all. num_vec_tokens, num_map_tokens and use_null_key are those of cross_attn.
         style: how the identity styles decoder features, see IdentityStyle.
         style_list: feature widths (px, as text) that are styled; None: those of connect_list.
+        style_grid: side of the grid on which the style is predicted. 1: constant over the face, as AdaIN is; 8: a map.
+        token_grid: side of the grid on which `inject: token_map` predicts its map.
         identity_source: recognizer: what the references say. constant: learned tokens and a learned style vector in
             their place, the same for everybody, with or without references: the control of an experiment.
     """
@@ -131,12 +141,15 @@ class IDCodeFormer(CodeFormer):
         num_vec_tokens: int = 4,
         num_map_tokens: int = 12,
         use_null_key: bool = True,
-        inject: Literal["cross_attn", "kv_share", "none"] = "cross_attn",
+        inject: Literal["cross_attn", "kv_share", "token_map", "none"] = "cross_attn",
         style: Literal["adain", "film", "adain_mean", "none"] = "adain",
         style_list: Sequence[str] | None = None,
+        style_grid: int = 1,
+        token_grid: int = 8,
         identity_source: Literal["recognizer", "constant"] = "recognizer",
     ) -> None:
         require_within(1, id_embed_dim=id_embed_dim, id_map_shape=id_map_shape)
+        require_within(1, style_grid=style_grid, token_grid=token_grid)
         require_within(0, num_vec_tokens=num_vec_tokens, num_map_tokens=num_map_tokens)
         super().__init__(
             dim_embd, n_head, n_layers, codebook_size, latent_size, connect_list, None, vqgan_path,
@@ -160,20 +173,29 @@ class IDCodeFormer(CodeFormer):
         elif inject == "kv_share":
             for layer in self.ft_layers:
                 layer.kv_share = KeyValueShare()
+        elif inject == "token_map":
+            if token_grid > self.latent_width:
+                raise OptionError(f"token_grid: {token_grid}, but there are {self.latent_width} tokens in a row")
+            self.token_map = IdentityTokenMap(id_embed_dim, dim_embd, token_grid, self.latent_width)
         elif inject != "none":
-            raise OptionError(f"inject: no way '{inject}'; there are 'cross_attn', 'kv_share' and 'none'")
+            raise OptionError(f"inject: no way '{inject}'; there are 'cross_attn', 'kv_share', 'token_map' and 'none'")
         self.inject = inject
-        self.style_dict = self._styles(style, self.connect_list if style_list is None else style_list)
+        self.style_dict = self._styles(style, self.connect_list if style_list is None else style_list, style_grid)
         self.fix(fix_modules or ())
 
-    def _styles(self, style: StyleMode | Literal["none"], widths: Sequence[str]) -> nn.ModuleDict:
+    def _styles(self, style: StyleMode | Literal["none"], widths: Sequence[str], grid: int) -> nn.ModuleDict:
         """The IdentityStyle of each feature width; none for the style 'none'."""
         if style not in STYLES:
             raise OptionError(f"style: no style '{style}'; there are {', '.join(STYLES)}")
         if style == "none":
             return nn.ModuleDict()
         sizes = self.checked_widths(widths, "style_list")
-        return nn.ModuleDict({size: IdentityStyle(self.channels_at[size], self.id_embed_dim, style) for size in sizes})
+        for size in sizes:
+            if grid > int(size):
+                raise OptionError(f"style_grid: {grid}, but style_list has features {size} px wide; take at most that")
+        return nn.ModuleDict(
+            {size: IdentityStyle(self.channels_at[size], self.id_embed_dim, style, grid) for size in sizes}
+        )
 
     def forward(  # type: ignore[override]  # the identity stands next to the image, as in the paper's figure
         self,
@@ -211,9 +233,11 @@ class IDCodeFormer(CodeFormer):
 
     def guided_logits(self, lq_feat: Tensor, identity: IdentityFeatures | None, id_scale: float) -> Tensor:
         """Code logits (B, L, K) under the guidance id_scale, with one pass of the transformer where it is 0 or 1."""
-        conditions = None if id_scale == 0 else self.conditions(identity, lq_feat.shape[0])
-        logits = self.predict_codes(lq_feat, conditions)
-        if conditions is None or id_scale == 1:
+        if id_scale == 0:
+            return self.predict_codes(lq_feat)
+        conditions, offset = self.conditions(identity, lq_feat.shape[0]), self.token_offset(identity, lq_feat.shape[0])
+        logits = self.predict_codes(lq_feat, conditions, offset)
+        if (conditions is None and offset is None) or id_scale == 1:
             return logits
         null_logits = self.predict_codes(lq_feat)
         return null_logits + id_scale * (logits - null_logits)
@@ -227,7 +251,7 @@ class IDCodeFormer(CodeFormer):
             return None
         if self.identity_encoder is not None:
             return [self.identity_encoder(identity)] * len(self.ft_layers)
-        if self.inject == "none":
+        if self.inject in ("none", "token_map"):
             return None
         photos = identity.photos
         if photos is None:
@@ -240,6 +264,20 @@ class IDCodeFormer(CodeFormer):
                 return None
             photos = self.reference_cache(photos)
         return shared_keys(photos, reference_bias(identity.quality, photos.mask))
+
+    def token_offset(self, identity: IdentityFeatures | None, batch: int) -> Tensor | None:
+        """What `inject: token_map` adds to the image tokens of `batch` samples, (L, B, C); None: nothing."""
+        if self.inject != "token_map" or (identity is None and self.constant_identity is None):
+            return None
+        return cast(Tensor, self.token_map(*self.style_vector(identity, batch)))
+
+    def style_vector(self, identity: IdentityFeatures | None, batch: int) -> tuple[Tensor, Tensor]:
+        """V (B, E) of each sample and which of them have one (B,)."""
+        if self.constant_identity is not None:
+            return self.constant_identity.style_vector(batch)
+        if identity is None:
+            raise ValueError("identity: None, but a style is the style of somebody")
+        return mean_embedding(identity), identity.mask.any(1)
 
     def reference_cache(self, photos: ReferencePhotos) -> ReferenceCache:
         """Keys and values of the photos in each layer, which any number of faces may then share.
@@ -276,12 +314,7 @@ class IDCodeFormer(CodeFormer):
         decode_first: int | None,
     ) -> FuseAt:
         """What is done to the generator's features of the styled widths: the CFT, if any, plus w_id * delta."""
-        if self.constant_identity is not None:
-            embed, has_ref = self.constant_identity.style_vector(next(iter(taps.values())).shape[0])
-        elif identity is not None:
-            embed, has_ref = mean_embedding(identity), identity.mask.any(1)
-        else:
-            raise ValueError("identity: None, but a style is the style of somebody")
+        embed, has_ref = self.style_vector(identity, next(iter(taps.values())).shape[0])
         embed, has_ref = embed[:decode_first], has_ref[:decode_first]
         fuse_at: FuseAt = {}
         for size, style in self.style_dict.items():

@@ -216,7 +216,38 @@ def constant_for(inject: str, style: str, embed_dim: int, dim: int, num_tokens: 
     """Constants for the parts that are there; OptionError for inject: kv_share, which reads photos."""
     if inject == "kv_share":
         raise OptionError("identity_source: constant has no photos for inject: kv_share to read")
-    return ConstantIdentity(embed_dim if style != "none" else 0, dim, num_tokens if inject == "cross_attn" else 0)
+    reads_vector = style != "none" or inject == "token_map"
+    return ConstantIdentity(embed_dim if reads_vector else 0, dim, num_tokens if inject == "cross_attn" else 0)
+
+
+class IdentityTokenMap(nn.Module):
+    """What an identity V adds to each image token: a map linear in V, zero at the start.
+
+    Each place of the face has weights of its own. Attention to identity tokens can say as much, but has to learn first
+    which place asks for what; this says it from the first step on.
+
+    Args:
+        embed_dim: E.
+        dim: token width C.
+        grid: side of the grid on which the map is predicted; it is interpolated to the tokens.
+        width: side of the grid of image tokens.
+    """
+
+    SCALE = 3.0  # of the unit vector: times sqrt(E), as for a layer behind an activation, tokens would be thrown about
+
+    def __init__(self, embed_dim: int, dim: int, grid: int, width: int) -> None:
+        super().__init__()
+        self.grid, self.width = grid, width
+        self.proj = nn.Linear(embed_dim, dim * grid * grid, bias=False)
+        nn.init.zeros_(self.proj.weight)
+
+    def forward(self, embed: Tensor, has_ref: Tensor) -> Tensor:
+        """V (B, E) at unit length -> (L, B, C); exactly zero for a sample whose has_ref (B,) is False."""
+        field = self.proj(embed * self.SCALE).unflatten(1, (-1, self.grid, self.grid))  # (B, E) -> (B, C, grid, grid)
+        if self.grid != self.width:
+            field = F.interpolate(field, (self.width, self.width), mode="bilinear")
+        field = torch.where(has_ref[:, None, None, None], field, field.new_zeros(()))
+        return field.flatten(2).permute(2, 0, 1)  # (B, C, h, w) -> (L, B, C)
 
 
 class IdentityCrossAttention(nn.Module):

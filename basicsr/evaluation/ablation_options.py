@@ -37,6 +37,7 @@ ROWS: dict[str, Row] = {
     "B": Row("b", "A + identity loss", False),
     "C": Row("c", "B + conditioned transformer", True),
     "D": Row("d", "C + IA-CFT", True),
+    "M": Row("maps", "D with maps: each place is told its own", True),
     "A+C": Row("a_c", "A + conditioned transformer, no identity loss", True),
     "A+D": Row("a_d", "A + IA-CFT, no identity loss, no tokens", True),
     "C1": Row("c_one_token", "C with one token and no null key (degenerate)", True),
