@@ -51,8 +51,8 @@ class IdentityStyle(nn.Module):
     film:       S = dgamma * F_d + dbeta
     adain_mean: S = dbeta - dgamma * mu                 (only the mean of F_d moves)
     mu, sigma: of F_d in each sample and channel. With a grid, dgamma and dbeta are maps: predicted on grid x grid cells
-    and interpolated, so that an eye may be told another thing than a chin (as the maps of SPADE, Park et al. 2019, which
-    come from a segmentation).
+    and interpolated, so that an eye may be told another thing than a chin (as SPADE's maps, Park et al. 2019, which come
+    from a segmentation).
     """
 
     def __init__(self, channels: int, embed_dim: int, mode: StyleMode, grid: int = 1) -> None:
@@ -110,8 +110,8 @@ class IDCodeFormer(CodeFormer):
         use_null_key: add a learned key with a zero value, so that image tokens can look away from the identity.
         inject: how the identity reaches the code transformer. cross_attn: attention to identity tokens after each
             self-attention. kv_share: each self-attention also sees the reference photos, read by this net's own encoder
-            and layers. token_map: a map that is linear in the identity vector is added to the image tokens. none: not at
-            all. num_vec_tokens, num_map_tokens and use_null_key are those of cross_attn.
+            and layers. token_map: a map that is linear in the identity vector is added to the image tokens. none: not
+            at all. num_vec_tokens, num_map_tokens and use_null_key are those of cross_attn.
         style: how the identity styles decoder features, see IdentityStyle.
         style_list: feature widths (px, as text) that are styled; None: those of connect_list.
         style_grid: side of the grid on which the style is predicted. 1: constant over the face, as AdaIN is; 8: a map.
