@@ -37,7 +37,10 @@ logger = logging.getLogger("report_ablation")
 
 TEMPLATE = "ablation_report.md.j2"
 # a figure each: the steps of the claim, the whole, and whether D listens; run_ablation.py draws one for every question
-DRAWN = {("B", "A"), ("C ref", "B"), ("D ref", "C ref"), ("D ref", "A"), ("D ref", "D wrong")}
+DRAWN = {
+    ("B", "A"), ("C ref", "B"), ("D ref", "C ref"), ("D ref", "A"), ("D ref", "D wrong"),
+    ("M ref", "D ref"), ("M ref", "A"), ("M ref", "M wrong"),
+}  # fmt: skip
 TITLES = {2: "After stage II (codes alone, w = 0)", 3: "After stage III"}
 MODES = ("ref", "self", "none", "wrong", "oracle")
 

@@ -46,6 +46,8 @@ def trained(net: Any, std: float = 0.3) -> Any:
                 layer.cross_attn.null_key.data.normal_(std=std)
         if layer.kv_share is not None:
             layer.kv_share.gate.data.fill_(0.8)
+    if net.inject == "token_map":
+        net.token_map.proj.weight.data.normal_(std=std)
     for style in net.style_dict.values():
         style.mlp[-1].weight.data.normal_(std=std)
         style.mlp[-1].bias.data.normal_(std=std)

@@ -13,7 +13,7 @@ from basicsr.config.options import to_plain
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "options" / "ablation"
-ROWS = ("a0", "a", "b", "c", "d", "a_c", "a_d", "c_one_token", "kv_share", "capacity")
+ROWS = ("a0", "a", "b", "c", "d", "a_c", "a_d", "c_one_token", "kv_share", "capacity", "maps")
 BASES = {"512": ("stage2_id.yml", "stage3_id.yml"), "lfw": ("lfw/stage2.yml", "lfw/stage3.yml")}
 
 for package in ("archs", "data", "losses", "metrics", "models"):
@@ -57,6 +57,7 @@ def test_a_row_differs_from_the_full_model_in_nets_and_losses_of_identity_alone(
     assert found - nets <= {"name", "train.identity_opt", "train.code_grad", "path.pretrain_network_g"}
     # of network_g only the identity parts: CodeFormer's own arguments are those of D
     identity = {"type", "inject", "style", "num_vec_tokens", "num_map_tokens", "use_null_key", "identity_source"}
+    identity |= {"token_grid", "style_grid"}
     own = {"id_embed_dim", "id_map_shape", "style_list"}  # of IDCodeFormer, which a CodeFormer does not have
     assert {key.split(".")[1] for key in nets if key.startswith("network_g.")} <= identity | own
 
@@ -80,6 +81,8 @@ def test_rows_are_what_they_are_called(base: str) -> None:
     assert facts("a_d") == (full, "none", "adain", "recognizer", False, "ste_softmax")
     assert facts("kv_share") == (full, "kv_share", "none", "recognizer", True, "ste_softmax")
     assert facts("capacity") == (full, "cross_attn", "adain", "constant", True, "ste_softmax")
+    assert facts("maps") == (full, "token_map", "adain", "recognizer", True, "ste_softmax")
+    assert options_of("maps", 3, base).network_g["style_grid"] > 1
     one = options_of("c_one_token", 3, base).network_g
     assert (one["num_vec_tokens"], one["num_map_tokens"], one["use_null_key"], one["style"]) == (1, 0, False, "none")
 

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.archs.id_codeformer_arch import IDCodeFormer, IdentityStyle
+from basicsr.archs.identity_encoder_arch import IdentityTokenMap
 from basicsr.archs.kv_share import ReferencePhotos
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.weights import load_into
 
-both_injects = pytest.mark.parametrize("inject", ["cross_attn", "kv_share"])
+every_inject = pytest.mark.parametrize("inject", ["cross_attn", "kv_share", "token_map"])
 
 
 def identity_loss_stand_in(restored: Tensor, gt: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def gradients(net: Any, **arguments: Any) -> dict[str, float]:
     return {name: 0.0 if p.grad is None else float(p.grad.abs().sum()) for name, p in net.named_parameters()}
 
 
-@both_injects
+@every_inject
 def test_a_codeformer_checkpoint_loads_with_new_keys_missing_and_nothing_else(inject):
     report = load_into(id_codeformer(inject=inject), codeformer().state_dict(), strict=False)
     assert report.extra == report.mismatched == []
@@ -54,7 +55,15 @@ def test_the_released_size_keeps_all_515_keys_in_order_and_adds_its_own():
 @torch.no_grad()
 @pytest.mark.parametrize(
     "changes",
-    [{"style": "adain"}, {"style": "film"}, {"style": "adain_mean"}, {"style": "none"}, {"inject": "kv_share"}],
+    [
+        {"style": "adain"},
+        {"style": "film"},
+        {"style": "adain_mean"},
+        {"style": "none"},
+        {"style_grid": 4},
+        {"inject": "kv_share"},
+        {"inject": "token_map"},
+    ],
 )
 @pytest.mark.parametrize(("w", "id_scale"), [(0.0, 1.0), (0.5, 1.0), (0.5, 2.5)])
 def test_at_the_start_the_output_is_codeformers_bit_for_bit_with_references_given(changes, w, id_scale):
@@ -69,7 +78,16 @@ def test_at_the_start_the_output_is_codeformers_bit_for_bit_with_references_give
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "changes", [{}, {"use_null_key": False}, {"style": "film"}, {"inject": "none"}, {"inject": "kv_share"}]
+    "changes",
+    [
+        {},
+        {"use_null_key": False},
+        {"style": "film"},
+        {"style_grid": 4},
+        {"inject": "none"},
+        {"inject": "kv_share"},
+        {"inject": "token_map"},
+    ],
 )
 @pytest.mark.parametrize("id_scale", [1.0, 3.0])
 def test_a_sample_without_reference_is_codeformers_bit_for_bit_whatever_the_identity_weights(changes, id_scale):
@@ -81,14 +99,14 @@ def test_a_sample_without_reference_is_codeformers_bit_for_bit_whatever_the_iden
 
 
 @torch.no_grad()
-@both_injects
+@every_inject
 def test_identity_none_is_codeformer_bit_for_bit(inject):
     out, base = trained(id_codeformer(inject=inject))(images(2), None, w=0.5), codeformer()(images(2), w=0.5)
     assert torch.equal(out.restored, base.restored)
 
 
 @torch.no_grad()
-@both_injects
+@every_inject
 def test_another_person_gives_other_codes_and_another_image(inject):
     net = trained(id_codeformer(inject=inject, style="none"))
     one, other = net(images(2), references(seed=0)), net(images(2), references(seed=5))
@@ -97,7 +115,7 @@ def test_another_person_gives_other_codes_and_another_image(inject):
 
 
 @torch.no_grad()
-@both_injects
+@every_inject
 def test_any_number_of_references_has_no_order_and_copies_of_them_count_once(inject):
     net, lq = trained(id_codeformer(inject=inject)), images(2)
     for num_refs in range(1, 9):
@@ -110,7 +128,7 @@ def test_any_number_of_references_has_no_order_and_copies_of_them_count_once(inj
             torch.testing.assert_close(other.restored, out.restored, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("inject", "steps"), [("cross_attn", 10), ("kv_share", 50)])
+@pytest.mark.parametrize(("inject", "steps"), [("cross_attn", 10), ("kv_share", 50), ("token_map", 10)])
 def test_after_a_short_training_the_reference_decides_the_codes(inject, steps):
     """One degraded photo, two people: what is right follows from the reference alone."""
     net: Any = id_codeformer(inject=inject, style="none").train()
@@ -118,8 +136,8 @@ def test_after_a_short_training_the_reference_decides_the_codes(inject, steps):
     faces = F.interpolate(torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2)), size=32, mode="bilinear")
     identity = identity._replace(photos=ReferencePhotos(faces[:, None], identity.mask))
     wanted = torch.tensor([[3], [9]]).expand(2, 64)
-    parts = [net.ft_layers, net.idx_pred_layer, net.feat_emb, *([net.identity_encoder] if net.identity_encoder else [])]
-    optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()], 3e-2)
+    before = {id(p) for part in (net.encoder, net.quantize, net.generator) for p in part.parameters()}
+    optimizer = torch.optim.Adam([p for p in net.parameters() if id(p) not in before], 3e-2)
     for _ in range(steps):
         loss = F.cross_entropy(net(lq, identity, code_only=True).logits.flatten(0, 1), wanted.flatten())
         optimizer.zero_grad()
@@ -132,7 +150,7 @@ def test_after_a_short_training_the_reference_decides_the_codes(inject, steps):
 
 
 @torch.no_grad()
-@both_injects
+@every_inject
 def test_guidance_extrapolates_from_the_blind_logits(inject):
     net, lq = trained(id_codeformer(inject=inject)), images(2)
     null, plain = net(lq, None).logits, net(lq, references()).logits
@@ -180,6 +198,64 @@ def test_style_is_gated_and_bounded_and_follows_its_formula_by_channel(mode):
             expected = gate[b] * (dgamma[b, c] * by_mode[mode] + dbeta[b, c])
             torch.testing.assert_close(out[b, c], expected, atol=1e-5, rtol=1e-4)
     assert gate.shape == (2, 5, 5)
+
+
+@torch.no_grad()
+def test_with_a_grid_the_style_follows_its_formula_place_by_place():
+    torch.manual_seed(0)
+    style: Any = IdentityStyle(4, 6, "adain", grid=3)
+    style.mlp[-1].weight.normal_(std=5.0)
+    dec_feat, enc_feat = torch.randn(2, 4, 9, 9) * 3 + 1, torch.randn(2, 4, 9, 9)
+    embed, has_ref = F.normalize(torch.randn(2, 6), dim=-1), torch.tensor([True, False])
+    out = style(dec_feat, enc_feat, embed, has_ref)
+    gate = torch.sigmoid(style.gate_dec(dec_feat) + style.gate_enc(enc_feat))[:, 0]
+    dgamma, dbeta = torch.tanh(style.mlp(embed * 6**0.5)).view(2, 2, 4, 3, 3).unbind(1)
+    normalised = (dec_feat - dec_feat.mean((2, 3), True)) / (
+        dec_feat.var((2, 3), correction=0, keepdim=True) + 1e-5
+    ).sqrt()
+    for cell in range(3):  # the middle of a cell, where nothing is interpolated
+        place = 3 * cell + 1
+        told = dgamma[0, :, cell, cell] * normalised[0, :, place, place] + dbeta[0, :, cell, cell]
+        torch.testing.assert_close(out[0, :, place, place], gate[0, place, place] * told, atol=1e-5, rtol=1e-4)
+    assert torch.equal(out[1], torch.zeros_like(out[1])), "no reference, no style"
+
+
+@torch.no_grad()
+def test_a_token_map_is_linear_in_the_identity_and_tells_each_place_its_own():
+    tokens = IdentityTokenMap(embed_dim=6, dim=5, grid=4, width=4)
+    tokens.proj.weight.normal_()
+    one, two = F.normalize(torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
+    known = torch.tensor([True])
+    out = tokens(one, known)
+    assert out.shape == (16, 1, 5)
+    torch.testing.assert_close(tokens(one + 2 * two, known), out + 2 * tokens(two, known), atol=1e-5, rtol=1e-5)
+    rows = F.normalize(out[:, 0], dim=-1)
+    assert (rows @ rows.T - torch.eye(16)).max() < 0.999, "no two places are told the same"
+    assert torch.equal(tokens(one, torch.tensor([False])), torch.zeros_like(out))
+
+
+@torch.no_grad()
+def test_a_coarser_token_map_is_interpolated_row_by_row_of_the_tokens():
+    tokens = IdentityTokenMap(embed_dim=2, dim=1, grid=2, width=4)
+    tokens.proj.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))  # 0 left, 1 right
+    out = tokens(torch.tensor([[1.0, 0.0]]), torch.tensor([True]))[:, 0, 0].view(4, 4) / tokens.SCALE
+    torch.testing.assert_close(out, torch.tensor([[0.0, 0.25, 0.75, 1.0]]).expand(4, 4))
+
+
+def test_a_map_finer_than_what_it_is_laid_on_is_refused():
+    with pytest.raises(OptionError, match=r"token_grid: 9, but there are 8 tokens in a row"):
+        id_codeformer(inject="token_map", token_grid=9)
+    with pytest.raises(OptionError, match=r"style_grid: 17, but style_list has features 16 px wide"):
+        id_codeformer(style_grid=17)
+    with pytest.raises(OptionError, match="style_grid"):
+        id_codeformer(style_grid=0)
+
+
+def test_at_the_exact_start_a_token_map_learns_and_without_a_reference_it_does_not():
+    assert gradients(id_codeformer(inject="token_map"), code_grad="ste_softmax")["token_map.proj.weight"] > 0
+    net: Any = id_codeformer(inject="token_map", style="none").train()
+    net(images(2), without(without(references(), sample=0), sample=1), code_only=True).logits.square().mean().backward()
+    assert net.token_map.proj.weight.grad.abs().sum() == 0
 
 
 @torch.no_grad()
@@ -402,6 +478,15 @@ def test_a_constant_identity_gives_the_same_output_whoever_the_references_show_a
     base = codeformer()(lq, w=0.5)
     assert not torch.allclose(out.logits, base.logits, atol=1e-3), "its modules do something"
     assert not torch.allclose(net(lq, None, w=0.5, w_id=0.0).restored, out.restored, atol=1e-3), "its style, too"
+
+
+@torch.no_grad()
+def test_a_constant_token_map_is_the_same_for_everybody():
+    net, lq = trained(id_codeformer(**CONSTANT, inject="token_map", style="none")), images(2)
+    out = net(lq, references(seed=0))
+    assert torch.equal(net(lq, references(seed=5)).logits, out.logits)
+    assert torch.equal(net(lq, None).logits, out.logits)
+    assert not torch.allclose(out.logits, codeformer()(lq).logits, atol=1e-3)
 
 
 @torch.no_grad()

@@ -51,8 +51,8 @@ class IdentityStyle(nn.Module):
     film:       S = dgamma * F_d + dbeta
     adain_mean: S = dbeta - dgamma * mu                 (only the mean of F_d moves)
     mu, sigma: of F_d in each sample and channel. With a grid, dgamma and dbeta are maps: predicted on grid x grid cells
-    and interpolated, so that an eye may be told another thing than a chin (as SPADE's maps, Park et al. 2019, which come
-    from a segmentation).
+    and interpolated, so that an eye may be told another thing than a chin (as SPADE's maps, Park et al. 2019, which
+    come from a segmentation).
     """
 
     def __init__(self, channels: int, embed_dim: int, mode: StyleMode, grid: int = 1) -> None:

@@ -47,8 +47,9 @@ def run_rows(table: AblationTable, runs: Sequence[str], figures: Sequence[Figure
 
 
 def run_name(run: str) -> str:
-    """A row that is its only run, with what it says."""
-    return f"{run} ({ROWS[run].says})" if run in ROWS else run
+    """A row's own run, or that with right references, with what the row says."""
+    row = run.removesuffix(" ref")
+    return f"{run} ({ROWS[row].says})" if row in ROWS else run
 
 
 def cell_text(cell: Cell | None, digits: int) -> str:
