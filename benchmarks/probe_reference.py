@@ -5,9 +5,9 @@
         --judge weights/recognizers/mobilefacenet_casia_128.onnx
 
 Ridge regression of the ground truth's pixels on the degraded photo, shrunk to 16 x 16 px, and the embedding of another
-photo of the person; and, for comparison, on the degraded photo alone. Trained on the split `train`, its penalty chosen on
-`val` (by the judge's IDS with right references), measured on `test`, with right and with wrong references. What it gains
-is there to be had: a network that gains less has not learned to take it. Intervals are over people.
+photo of the person; and, for comparison, on the degraded photo alone. Trained on the split `train`, its penalty chosen
+on `val` (by the judge's IDS with right references), measured on `test`, with right and with wrong references. What it
+gains is there to be had: a network that gains less has not learned to take it. Intervals are over people.
 """
 
 from __future__ import annotations
@@ -103,7 +103,13 @@ def features_of(lq: Array, embedding: Array) -> Array:
 
 
 def other_people(people: list[str]) -> list[int]:
-    """For each photo the place of one of somebody else: the next person's, in turn around."""
+    """For each photo the place of one of somebody else: the next person's, in turn around.
+
+    Raises:
+        UserError: there is nobody else.
+    """
+    if len(set(people)) < 2:
+        raise UserError("--index: a split has photos of one person alone, so that there is no wrong reference. Add people.")
     return [next(j % len(people) for j in range(i, i + len(people)) if people[j % len(people)] != people[i])
             for i in range(len(people))]  # fmt: skip
 
