@@ -129,7 +129,7 @@ def draw_stage(facts: Facts, stage: int, table: AblationTable, images: Path, out
     proposal = {kind: table.first_figure(kind) for kind in ("ids", "perceptual")}
     for kind, figure in proposal.items():
         if figure is not None and table.answers_in(figure.key):
-            drawn.append((f"All answers in {figure.label}", images / f"stage{stage}_{kind}.png"))
+            drawn.append((f"The answers in {figure.label}, but for the ceiling", images / f"stage{stage}_{kind}.png"))
             draw_answers(table, figure.key, drawn[-1][1])
     ids, perceptual = proposal["ids"], proposal["perceptual"]
     if ids is not None and perceptual is not None and any(" w=" in run for run in table.cells):
