@@ -84,9 +84,11 @@ def test_every_step_names_what_it_needs_of_earlier_ones(options: AblationOptions
     for layer in layers:
         for step in layer:
             assert set(step.needs) <= made, step.title
-        made |= {step.makes for step in layer}
-    needs = {step.title: [path.parts[3] for path in step.needs if "models" in path.parts] for step in layers[3]}
-    assert needs == {f"stage3_{row}_seed0": ["stage1", f"stage2_{row}_seed0"] for row in "ad"}
+        made |= {
+            step.makes.with_name(step.makes.name.replace("net_g", net)) for step in layer for net in ("net_g", "net_d")
+        }
+    needs = {step.title: {path.parts[3] for path in step.needs} for step in layers[-2]}
+    assert needs == {f"stage3_{row}_seed0": {"stage1", f"stage2_{row}_seed0"} for row in "ad"}
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class TestSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     index: str
     size: Annotated[int, Meta(ge=1)]
     split: Literal["val", "test"] = "test"
-    strength: Strength = "large"
+    strength: Annotated[tuple[Strength, ...], Meta(min_length=1)] = ("large",)  # several: in turns
     num_images: Annotated[int, Meta(ge=1)] | None = None
 
 
@@ -72,6 +72,7 @@ class AblationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     stage1: str
     stage2: str
     stage3: str
+    stage2_blind: str | None = None
     rows: Annotated[tuple[str, ...], Meta(min_length=1)]
     test: TestSet
     judges: Annotated[tuple[str, ...], Meta(min_length=1)]
