@@ -57,8 +57,10 @@ def section(report: str, title: str) -> str:
 def test_the_claim_is_decided_step_by_step(report: str) -> None:
     text = section(report, "After stage III")
     assert "**A < B < C < D (each better than the one before) is not shown in IDS (judge): 2 of 3 steps are.**" in text
-    assert "- A < B: Better. B − A in IDS (judge): +0.03" in text
-    assert "- B < C: Better. C ref − B in IDS (judge): +0.07" in text
+    for step, expected in (("A < B: Better. B − A", 0.03), ("B < C: Better. C ref − B", 0.07)):
+        found = re.search(rf"^- {step} in IDS \(judge\): \+(0\.\d+) \[", text, re.M)
+        assert found is not None, step
+        assert float(found[1]) == pytest.approx(expected, abs=0.003)
     assert "- C ? D: No difference shown. D ref − C ref in IDS (judge): " in text
     assert "  - No difference shown. A − A0 in IDS (judge)" in text
     assert "  - Better. D ref − A in LPIPS-squeeze: −0.0" in text, "less is better"

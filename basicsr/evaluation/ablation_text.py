@@ -47,8 +47,9 @@ def run_rows(table: AblationTable, runs: Sequence[str], figures: Sequence[Figure
 
 
 def run_name(run: str) -> str:
-    """A row that is its only run, with what it says."""
-    return f"{run} ({ROWS[run].says})" if run in ROWS else run
+    """A run; with what its row is where it stands for the row."""
+    row = run.removesuffix(" ref")
+    return f"{run} ({ROWS[row].says})" if row in ROWS else run
 
 
 def cell_text(cell: Cell | None, digits: int) -> str:
