@@ -152,7 +152,7 @@ def training_rows(facts: Facts) -> list[tuple[str, ...]]:
     named = {f"{title}, shared": training for title, training in facts.shared.items()}
     for (stage, row, _), training in facts.trainings.items():
         named.setdefault(f"stage {stage}, row {row}", training)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for title, training in named.items():
         sizes = training.run["networks"]["network_g"]
         numbers = (f"{sizes['params'] / 1e6:.2f} M", f"{sizes['trainable'] / 1e6:.2f} M", f"{sizes['flops'] / 1e9:.2f}")
