@@ -109,7 +109,9 @@ def other_people(people: list[str]) -> list[int]:
         UserError: there is nobody else.
     """
     if len(set(people)) < 2:
-        raise UserError("--index: a split has photos of one person alone, so that there is no wrong reference. Add people.")
+        raise UserError(
+            "--index: a split has photos of one person alone, so that there is no wrong reference. Add people."
+        )
     return [next(j % len(people) for j in range(i, i + len(people)) if people[j % len(people)] != people[i])
             for i in range(len(people))]  # fmt: skip
 

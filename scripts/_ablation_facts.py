@@ -28,13 +28,15 @@ class Facts:
         plan: what would be run to make it; for the names of trainings and pictures.
         seeds: evaluated seeds by stage.
         missing: what is not there, as sentences.
-        trainings: by (stage, row, seed); stage I is (1, "", 0), a blind stage II that rows share is (2, "", 0).
+        shared: trainings that all rows share, by what they are.
+        trainings: by (stage, row, seed), seed after seed in the order of the rows.
     """
 
     folder: Path
     plan: Plan
     seeds: Mapping[int, Sequence[int]]
     missing: list[str]
+    shared: Mapping[str, Training]
     trainings: Mapping[tuple[int, str, int], Training]
 
     @property
@@ -87,8 +89,10 @@ def read_facts(folder: Path) -> Facts:
         plan = Plan(options, rows, num_seeds, float(noted["budget"]), folder)
     except (KeyError, TypeError, msgspec.ValidationError) as error:
         raise UserError(f"{folder / 'plan.json'}: is not that of an ablation ({error})") from error
-    trainings = read_trainings(plan, seeds)
-    facts = Facts(folder, plan, seeds, [], trainings)
+    experiments = _root.ROOT / plan.out / "experiments"
+    shared = {title: read_training(experiments / name) for title, name in shared_names(plan).items()}
+    there = {title: training for title, training in shared.items() if training is not None}
+    facts = Facts(folder, plan, seeds, [], there, read_trainings(plan, seeds))
     facts.missing.extend(what_is_missing(facts, labels))
     return facts
 
@@ -119,12 +123,16 @@ def labels_of(folder: Path, stage: int, seed: int) -> list[str]:
     return labels
 
 
+def shared_names(plan: Plan) -> dict[str, str]:
+    """Names of the trainings that all rows share, by what they are."""
+    names = {"stage 1": "stage1", "before stage 2": BLIND}
+    return {title: name for title, name in names.items() if name in plan.trainings}
+
+
 def read_trainings(plan: Plan, seeds: Mapping[int, Sequence[int]]) -> dict[tuple[int, str, int], Training]:
     """What is there of the trainings of all rows."""
-    names = {(1, "", 0): "stage1"}
-    names |= {(2, "", 0): BLIND} if BLIND in plan.trainings else {}
-    names |= {(stage, row, seed): plan.training_of(stage, row, seed)
-              for stage in STAGES for seed in seeds[stage] for row in plan.rows}  # fmt: skip
+    names = {(stage, row, seed): plan.training_of(stage, row, seed)
+             for stage in STAGES for seed in seeds[stage] for row in plan.rows}  # fmt: skip
     folders = {key: _root.ROOT / plan.out / "experiments" / name for key, name in names.items()}
     read = {folder: read_training(folder) for folder in set(folders.values())}
     return {key: training for key, folder in folders.items() if (training := read[folder]) is not None}
@@ -145,7 +153,7 @@ def what_is_missing(facts: Facts, labels: Sequence[str]) -> list[str]:
             said += [f"Row {row} was not judged in mode {mode}." for mode in modes]
     if "ceiling" not in labels:
         said.append("The ceiling (ground truths through the autoencoder of stage I) was not judged.")
-    wanted = {(stage, row, seed) for stage in STAGES for seed in facts.seeds[stage] for row in rows} | {(1, "", 0)}
-    gone = sorted({"stage 1" if key[0] == 1 else f"stage {key[0]} of row {key[1]}, seed {key[2]}"
-                   for key in wanted - set(facts.trainings)})  # fmt: skip
+    gone = [title for title in shared_names(facts.plan) if title not in facts.shared]
+    gone += [f"stage {stage} of row {row}, seed {seed}" for stage in STAGES for row in rows
+             for seed in facts.seeds[stage] if (stage, row, seed) not in facts.trainings]  # fmt: skip
     return said + [f"The folder of the training is not there: {what}." for what in gone]

@@ -62,15 +62,12 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._add("stage1", [self.options.stage1], 0, [])
-        first = self.weights("stage1")
         before = self._add_blind()
-        after = [first, *(self.weights(name) for name in self.trainings if name == BLIND)]
         for seed in range(self.seeds):
             for row in self.rows:
-                second = self._add_row(2, row, seed, before, after)
+                second = self._add_row(2, row, seed, before)
                 start = [f"path:pretrain_network_g={self.weights(second)}"]
-                start += [f"path:pretrain_network_d={self.weights('stage1', 'd')}"]
-                self._add_row(3, row, seed, start, [first, self.weights(second)])
+                self._add_row(3, row, seed, [*start, f"path:pretrain_network_d={self.weights('stage1', 'd')}"])
 
     def training_of(self, stage: int, row: str, seed: int) -> str:
         """Name of the training that stands for a row after stage 2 or 3; rows with the same options share one."""
@@ -82,18 +79,12 @@ class Plan:
 
     def layers(self) -> list[list[Step]]:
         """Trainings and restorations; the steps of one list do not need each other."""
-        by_stage = {n: [step for name, step in self.trainings.items() if name.startswith(f"stage{n}")] for n in (2, 3)}
+        by_stage = [[step for name, step in self.trainings.items() if name.startswith(f"stage{n}")] for n in (1, 2, 3)]
         restorations = [self.restoration_step(run, seed, stage) for stage, seed, run in self.restorations()]
         unique = {step.makes: step for step in restorations}  # rows that share a training share its pictures
-        # what all others wait for, one by one: beside another step it would have half of the cores for all of its time
-        alone = [self.trainings[name] for name in ("stage1", BLIND) if name in self.trainings]
-        return [
-            [self.test_set_step()],
-            *([step] for step in alone),
-            [self.ceiling_step(), *by_stage[2]],
-            by_stage[3],
-            [*unique.values()],
-        ]
+        # the test set alone: beside it, stage I would be held to half of the cores for all of its time
+        first = [[self.test_set_step()], by_stage[0], [self.trainings[BLIND]] if BLIND in self.trainings else []]
+        return [*first, [self.ceiling_step(), *by_stage[1]], by_stage[2], [*unique.values()]]
 
     def restorations(self) -> Iterator[tuple[int, int, Restoration]]:
         """(stage, seed, restoration) of everything that is judged."""
@@ -203,22 +194,20 @@ class Plan:
         if self.options.stage2_blind is None:
             return []
         vqgan = f"path:pretrain_network_vqgan={self.weights('stage1')}"
-        self._add(BLIND, [self.options.stage2_blind], 0, [vqgan], [self.weights("stage1")])
+        self._add(BLIND, [self.options.stage2_blind], 0, [vqgan])
         return [f"path:pretrain_network_g={self.weights(BLIND)}", "path:strict_load_g=false"]
 
-    def _add_row(self, stage: int, row: str, seed: int, changes: Sequence[str], needs: Sequence[Path]) -> str:
+    def _add_row(self, stage: int, row: str, seed: int, changes: Sequence[str]) -> str:
         """A training of a row; the name of the run, which may be that of another row with the same options."""
         base = self.options.stage2 if stage == 2 else self.options.stage3
         name = f"stage{stage}_{ROWS[row].file}_seed{seed}"
         laid_over = [f"options/ablation/stage{stage}_{ROWS[row].file}.yml", f"_base_={_root.ROOT / base}"]
         vqgan = f"path:pretrain_network_vqgan={self.weights('stage1')}"
-        found = self._add(name, laid_over, seed, [vqgan, *changes], needs)
+        found = self._add(name, laid_over, seed, [vqgan, *changes])
         self._weights_of[stage, row, seed] = found
         return found
 
-    def _add(
-        self, name: str, option_file: Sequence[str], seed: int, changes: Sequence[str], needs: Sequence[Path] = ()
-    ) -> str:
+    def _add(self, name: str, option_file: Sequence[str], seed: int, changes: Sequence[str]) -> str:
         """A training, unless there is one with the same options; the name of the one that stands for it."""
         forced = [*option_file, f"manual_seed={seed}", f"path:experiments_root={self.out}/experiments", *changes]
         options = self.parsed([*forced, f"name={name}"])
@@ -228,7 +217,8 @@ class Plan:
             path, *rest = forced
             command = ["basicsr/train.py", "-opt", path, "--auto_resume", "--force_yml", f"name={name}", *rest]
             self._same[same] = name
-            self.trainings[name] = Step(name, command, self.weights(name), needs=needs)
+            starts = [change.partition("=")[2] for change in changes if change.startswith("path:pretrain_network_")]
+            self.trainings[name] = Step(name, command, self.weights(name), needs=[Path(start) for start in starts])
         return self._same[same]
 
 

@@ -13,7 +13,6 @@ import _root
 from _ablation_facts import STAGES, Facts, read_json
 from make_test_set import STRENGTHS
 
-from basicsr.evaluation.ablation_options import ROWS
 from basicsr.evaluation.runs import METRICS, read_figures
 from basicsr.evaluation.training_facts import OPTIONS, Training
 from basicsr.utils.csv_util import read_rows
@@ -48,16 +47,17 @@ def data_facts(facts: Facts) -> list[Fact]:
         people = [row["identity"] for _, row in read_rows(_root.ROOT / table, required=("identity",))]
         value = f"{len(people)} pictures of {len(set(people))} people, split '{test.split}' of {test.index}"
         found.append(Fact("held-out test set", f"{value}, {test.size} px", f"{facts.source(table)}, plan.json"))
-    drawn = [f"'{name}': {degradation_text(dict(zip(UNITS, STRENGTHS[name], strict=True)))}" for name in test.strength]
-    value = "; in turns ".join(drawn)
-    found.append(Fact("degradation of the test set", value, "plan.json, scripts/make_test_set.py"))
-    for (stage, _, _), training, source in first_of_each_stage(facts):
+    turns = "" if len(test.strength) == 1 else f", one of {len(test.strength)} in turns"
+    for strength in test.strength:
+        value = f"'{strength}': {degradation_text(dict(zip(UNITS, STRENGTHS[strength], strict=True)))}"
+        found.append(Fact(f"degradation of the test set{turns}", value, "plan.json, scripts/make_test_set.py"))
+    for stage, _, training, source in first_of_each_stage(facts):
         data = training.train_data
         index = data.get("index") or data.get("source")
-        found.append(Fact(f"training data, stage {stage}", training_people(str(index), data.get("split")), source))
+        found.append(Fact(f"training data, {stage}", training_people(str(index), data.get("split")), source))
         for key in ("degradation", "degradation_large"):
             if data.get(key):
-                what = f"{key.replace('_', ', ')}, stage {stage}"
+                what = f"{key.replace('_', ', ')}, {stage}"
                 found.append(Fact(what, degradation_text(data[key]), source))
     return found
 
@@ -69,17 +69,19 @@ def degradation_text(ranges: Mapping[str, Any]) -> str:
     )
 
 
-def first_of_each_stage(facts: Facts) -> list[tuple[tuple[int, str, int], Training, str]]:
-    """The full model's training of each stage, or that of the last row there is; with its options' file."""
-    order = {row: place for place, row in enumerate(["", *ROWS])}
-    found = []
-    for stage in (1, *STAGES):
-        keys = [key for key in facts.trainings if key[0] == stage]
-        if keys:
-            key = next((key for key in keys if key[1] == "D"), max(keys, key=lambda key: order[key[1]]))
-            training = facts.trainings[key]
-            found.append((key, training, f"experiments/{training.name}/{OPTIONS}"))
-    return found
+def first_of_each_stage(facts: Facts) -> list[tuple[str, str, Training, str]]:
+    """(stage, row, training, its options' file): what is shared, then of each stage the full model or the last row."""
+    found = [(title, "", training) for title, training in facts.shared.items()]
+    for stage in STAGES:
+        rows = (
+            [row for row in facts.plan.rows if (stage, row, facts.seeds[stage][0]) in facts.trainings]
+            if facts.seeds[stage]
+            else []
+        )
+        if rows:
+            row = "D" if "D" in rows else rows[-1]
+            found.append((f"stage {stage}", row, facts.trainings[stage, row, facts.seeds[stage][0]]))
+    return [(title, row, training, f"experiments/{training.name}/{OPTIONS}") for title, row, training in found]
 
 
 def training_people(index: str, split: str | None) -> str:
@@ -95,7 +97,7 @@ def training_people(index: str, split: str | None) -> str:
 def judging_facts(facts: Facts) -> list[Fact]:
     """The recogniser that trains, those that judge, the backbones of LPIPS."""
     found: list[Fact] = []
-    for (_, row, _), training, source in first_of_each_stage(facts):
+    for _, row, training, source in first_of_each_stage(facts):
         identity = training.options.get("network_identity")
         if identity and not found:  # one for both stages
             value = f"{Path(identity['path']).name}{trained_hash(facts, row)}"
@@ -138,7 +140,7 @@ def run_facts(facts: Facts) -> list[Fact]:
         Fact("budget (factor on all iterations)", f"{facts.plan.budget:g}", "plan.json"),
         Fact("fidelity weight w", f"{options.w:g} after stage III, 0 after stage II; sweep: {sweep}", "plan.json"),
     ]
-    versions = {(t.run["torch"], t.run["git_commit"]) for t in facts.trainings.values()}
+    versions = {(t.run["torch"], t.run["git_commit"]) for t in (*facts.shared.values(), *facts.trainings.values())}
     for torch_version, commit in sorted(versions):
         value = f"torch {torch_version}, commit {commit[:HASH_SHOWN]}"
         found.append(Fact("versions that trained", value, "experiments/*/run.json"))
@@ -146,17 +148,14 @@ def run_facts(facts: Facts) -> list[Fact]:
 
 
 def training_rows(facts: Facts) -> list[tuple[str, ...]]:
-    """(training, parameters, of which train, GFLOPs, iterations, batch) of stage I and each row's first seed."""
-    rows, seen = [], set()
+    """(training, name, parameters, of which train, GFLOPs, iterations, batch) of what is shared and each first seed."""
+    named = {f"{title}, shared": training for title, training in facts.shared.items()}
     for (stage, row, _), training in facts.trainings.items():
-        if (stage, row) in seen:
-            continue
-        seen.add((stage, row))
+        named.setdefault(f"stage {stage}, row {row}", training)
+    rows: list[tuple[str, ...]] = []
+    for title, training in named.items():
         sizes = training.run["networks"]["network_g"]
-        rows.append((
-            f"stage {stage}" + (f", row {row}" if row else ", shared"), training.name, f"{sizes['params'] / 1e6:.2f} M",
-            f"{sizes['trainable'] / 1e6:.2f} M", f"{sizes['flops'] / 1e9:.2f}",
-            training.iterations_text,
-            str(training.train_data.get("batch_size_per_gpu", 1)),
-        ))  # fmt: skip
-    return sorted(rows)
+        numbers = (f"{sizes['params'] / 1e6:.2f} M", f"{sizes['trainable'] / 1e6:.2f} M", f"{sizes['flops'] / 1e9:.2f}")
+        batch = str(training.train_data.get("batch_size_per_gpu", 1))
+        rows.append((title, training.name, *numbers, training.iterations_text, batch))
+    return rows

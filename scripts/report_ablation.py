@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import _root
-from _ablation_facts import Facts, read_facts
+from _ablation_facts import STAGES, Facts, read_facts
 from _ablation_pictures import RULE, write_pictures
 from _ablation_setup import setup_facts, training_rows
 
@@ -25,6 +25,7 @@ from basicsr.evaluation.ablation_charts import draw_answers, draw_questions, dra
 from basicsr.evaluation.ablation_options import ROWS
 from basicsr.evaluation.ablation_text import answer_rows, counted, gap_rows, run_rows
 from basicsr.evaluation.cells import difference_row
+from basicsr.evaluation.charts import Curves
 from basicsr.evaluation.checks import check_runs
 from basicsr.evaluation.claims import claim_of, questions_of
 from basicsr.evaluation.comparison import LEVEL, NUM_RESAMPLES, POWER
@@ -132,7 +133,7 @@ def draw_stage(facts: Facts, stage: int, table: AblationTable, images: Path, out
     proposal = {kind: table.first_figure(kind) for kind in ("ids", "perceptual")}
     for kind, figure in proposal.items():
         if figure is not None and table.answers_in(figure.key):
-            drawn.append((f"All answers in {figure.label}", images / f"stage{stage}_{kind}.png"))
+            drawn.append((f"The answers in {figure.label}, but for the ceiling", images / f"stage{stage}_{kind}.png"))
             draw_answers(table, figure.key, drawn[-1][1])
     ids, perceptual = proposal["ids"], proposal["perceptual"]
     if ids is not None and perceptual is not None and any(" w=" in run for run in table.cells):
@@ -150,19 +151,21 @@ def link(path: Path, out: Path) -> str:
 
 
 def draw_curves(facts: Facts, images: Path, out: Path) -> list[dict[str, str]]:
-    """Training curves of all rows and seeds, a chart per stage."""
-    drawn = []
-    for stage in (1, 2, 3):
-        rows: dict[str, list[Any]] = {}
+    """Training curves: a chart for what is shared, and for each stage of all rows and seeds."""
+    charts = [(title, training.name, {"all rows": [training.curves]}) for title, training in facts.shared.items()]
+    for stage in STAGES:
+        rows: dict[str, list[Curves]] = {}
         for (at, row, _), training in facts.trainings.items():
             if at == stage:
-                rows.setdefault(row or "all rows", []).append(training.curves)
+                rows.setdefault(row, []).append(training.curves)
         if rows:
-            path = images / f"training_stage{stage}.png"
-            draw_trainings(rows, path)
-            caption = f"Losses of stage {stage}; a line per seed"
-            source = f"experiments/stage{stage}{'' if stage == 1 else '_*'}/{METRICS_LOG}"
-            drawn.append({"caption": caption, "path": link(path, out), "source": source})
+            charts.append((f"stage {stage}, a line per seed", f"stage{stage}_*", rows))
+    drawn = []
+    for title, name, lines in charts:
+        path = images / f"training_{name.removesuffix('_*')}.png"
+        draw_trainings(lines, path)
+        source = f"experiments/{name}/{METRICS_LOG}"
+        drawn.append({"caption": f"Losses, {title}", "path": link(path, out), "source": source})
     return drawn
 
 

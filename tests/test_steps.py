@@ -119,6 +119,8 @@ def test_programs_beside_each_other_share_the_cores(tmp_path: Path, monkeypatch:
         runner.run_all([step(tmp_path, name, WRITES) for name in "cd"], 3, tmp_path / "logs")
         assert (tmp_path / "d").read_text() == "not set", "alone, since c is done: all cores are its own"
     assert [found.get("OMP_NUM_THREADS") for found in environments(8)] == ["1"] * 8
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [found["CUDA_VISIBLE_DEVICES"] for found in environments(3)] == ["3", "5", "3"]
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert "OMP_NUM_THREADS" not in environments(2)[0], "who says how many gets as many"
 

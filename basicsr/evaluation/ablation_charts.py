@@ -28,8 +28,11 @@ LINE_STYLES = ("-", "--", ":")  # rows beyond the colours
 
 
 def draw_answers(table: AblationTable, key: str, path: Path) -> None:
-    """The differences of all questions in one figure with their intervals, and the means of the seeds as ticks."""
-    asked = table.answers_in(key)
+    """The differences of all questions in one figure with their intervals, and the means of the seeds as ticks.
+
+    That to the ceiling is left out: it is so much larger that nothing could be read of the others.
+    """
+    asked = [answer for answer in table.answers_in(key) if answer.question.run != "ceiling"]
     if not asked:
         return
     with canvas(8.5, 0.6 + 0.32 * len(asked)) as drawing:
@@ -116,10 +119,10 @@ def draw_sweep(table: AblationTable, w: float, key: str, other: str, path: Path)
             if key in table_point and other in table_point:
                 found.append((w, table_point[key].mean, table_point[other].mean))
             line: Floats = np.array(sorted(found))
-            axes.plot(line[:, 1], line[:, 2], "o", ls=line_style(i), color=color_of(i), label=row, markersize=4)
-            for at, x, y in (line[0], line[-1]):
-                axes.annotate(f"w = {at:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            axes.plot(line[:, 1], line[:, 2], "o", ls=line_style(i), color=color_of(i), label=row, markersize=5)
+            axes.plot(line[0, 1], line[0, 2], "o", color=color_of(i), markerfacecolor="white", markersize=5)
         axes.set(xlabel=by_key[key].label, ylabel=by_key[other].label)
+        axes.set_title("hollow: the smallest w", loc="left", fontsize=8)
         axes.legend(loc="best")
         drawing.savefig(path, dpi=DPI)
 

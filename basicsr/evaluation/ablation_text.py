@@ -47,7 +47,7 @@ def run_rows(table: AblationTable, runs: Sequence[str], figures: Sequence[Figure
 
 
 def run_name(run: str) -> str:
-    """A row's own run, or that with right references, with what the row says."""
+    """A run; with what its row is where it stands for the row."""
     row = run.removesuffix(" ref")
     return f"{run} ({ROWS[row].says})" if row in ROWS else run
 

@@ -62,7 +62,7 @@ def claim_of(table: AblationTable, figure: Figure) -> Claim:
         steps.append(step_text(lower, upper, answer))
         shown.append(answer is not None and answer.verdict == "better")
     holds = all(shown)
-    said = f"A < B < C < D {'is' if holds else 'is not'} shown in {figure.label}"
+    said = f"A < B < C < D (each better than the one before) {'is' if holds else 'is not'} shown in {figure.label}"
     if not holds:
         said += f": {sum(shown)} of {len(shown)} steps are"
     if table.num_seeds == 1:
