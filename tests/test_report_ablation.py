@@ -97,7 +97,7 @@ def test_bounds_copying_and_set_up_are_there_with_their_sources(report: str) -> 
         "| seeds | stage 2: 0, 1; stage 3: 0, 1 |",
         "| stage 1, shared | stage1 | 2.35 M | 1.23 M | 0.73 | 2500 | 8 |",
         "| before stage 2, shared | blind | 2.35 M | 1.23 M | 0.73 | 600 | 8 |",
-        "| stage 3, row D | stage3_d_seed0 | 2.35 M | 1.23 M | 0.73 | 75 | 8 |",
+        "| stage 3, row D | stage3_d_seed0 | 2.35 M | 1.23 M | 0.73 | 50 | 8 |",
         "| degradation of the test set, one of 2 in turns | 'large': blur sigma 1 to 15 px at 512 px, downs",
     ):
         assert expected in setup
