@@ -21,7 +21,6 @@ from basicsr.evaluation.cells import (
     slice_tables,
 )
 from basicsr.evaluation.charts import COLORS, NATURAL_COLOR, Curves, curves_svg, distribution_svg
-from basicsr.evaluation.comparison import DETECTABLE_ERRORS
 from basicsr.evaluation.gallery import gallery, slice_gallery
 from basicsr.evaluation.relation_charts import scatter_svg, sweep_svg
 from basicsr.evaluation.results import EvaluationResult, Figure
@@ -89,7 +88,6 @@ def report_contents(result: EvaluationResult, curves: Mapping[str, Curves], anal
         "percentiles": [f"p{p}" for p in PERCENTILES],
         "differences": difference_rows(analysis),
         "checks": check_rows(analysis),
-        "detectable_errors": f"{DETECTABLE_ERRORS:.2f}",
         "slices": slice_tables(result, analysis),
         "scatters": scatters(result),
         "sweeps": sweeps(result, analysis),

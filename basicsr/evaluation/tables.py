@@ -18,6 +18,7 @@ from basicsr.evaluation.analysis import Analysis
 from basicsr.evaluation.comparison import Difference
 from basicsr.evaluation.results import EvaluationResult, Failure
 from basicsr.evaluation.runs import METRICS, PER_IMAGE, SLICE_PREFIX
+from basicsr.evaluation.statistics import MIN_CLUSTERS
 from basicsr.utils.text_util import write_text
 
 CONFIDENCE = 0.95
@@ -163,6 +164,7 @@ def difference_entry(difference: Difference) -> dict[str, Any]:
         "ci95": [number(difference.ci_low), number(difference.ci_high)],
         "p": difference.p,
         "p_holm": difference.p_holm,
+        "standard_error": difference.error,
         "detectable_at_80_percent_power": difference.detectable,
         "verdict": difference.verdict,
     }
@@ -175,8 +177,9 @@ def interval_text(result: EvaluationResult) -> str:
         clusters = max((summary.num_clusters for summary in result.summaries.values()), default=0)
         unit = f"people ({clusters} identities; photos of one person are not independent)"
     return (
-        f"{CONFIDENCE:.0%} percentile bootstrap of the mean over {unit}, {result.num_resamples} resamples, "
-        f"seed {result.seed}, the same draws for all runs"
+        f"{CONFIDENCE:.0%} bootstrap of the mean over {unit}, percentiles widened for their number, "
+        f"{result.num_resamples} resamples, seed {result.seed}, the same draws for all runs; none for fewer than "
+        f"{MIN_CLUSTERS}"
     )
 
 
