@@ -176,6 +176,13 @@ def test_checks_answer_whether_a_run_listens_copies_and_what_it_could_reach() ->
     assert pulled == (pytest.approx(0.5, abs=0.02), "yes: it can be misused to change a person")
 
 
+def test_roles_by_name_are_those_of_one_network() -> None:
+    labels = ["other none", "C ref", "C wrong", "C_none", "D ref", "D wrong", "vqgan"]
+    expected = {"main": "C ref", "wrong": "C wrong", "blind": "C_none", "ceiling": "vqgan"}
+    assert roles_from_names(labels) == expected
+    assert roles_from_names(["none", "degraded"]) == {}
+
+
 def test_a_role_or_run_that_is_not_there_is_named() -> None:
     runs = [guided("ref", 0.6, 0.7, 0.6)]
     with pytest.raises(UserError, match="role 'best': expected one of main"):

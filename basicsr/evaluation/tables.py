@@ -7,6 +7,7 @@ import io
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import torch
 
 from basicsr.evaluation.analysis import Analysis
 from basicsr.evaluation.comparison import Difference
+from basicsr.evaluation.groups import GroupRow, GroupTable
 from basicsr.evaluation.results import EvaluationResult, Failure
 from basicsr.evaluation.runs import METRICS, PER_IMAGE, SLICE_PREFIX
-from basicsr.evaluation.statistics import MIN_CLUSTERS
+from basicsr.evaluation.statistics import MIN_CLUSTERS, Summary
 from basicsr.utils.text_util import write_text
 
 CONFIDENCE = 0.95
@@ -131,6 +133,11 @@ def analysis_dict(analysis: Analysis) -> dict[str, Any]:
             {"question": check.question, "answer": check.answer, **difference_entry(check.difference)}
             for check in analysis.checks
         ],
+        "overfit": [
+            {"question": check.question, "answer": check.answer, **difference_entry(check.difference)}
+            for check in analysis.overfit
+        ],
+        "groups": [group_entry(table, row) for table in analysis.groups for row in table.rows],
         "slices": [
             {
                 "column": one.column,
@@ -148,6 +155,25 @@ def analysis_dict(analysis: Analysis) -> dict[str, Any]:
             for row in one.rows
         ],
     }  # fmt: skip
+
+
+def group_entry(table: GroupTable, row: GroupRow) -> dict[str, Any]:
+    """One slice as one judge sees it."""
+
+    def by_run(summaries: Mapping[str, Summary]) -> dict[str, Any]:
+        return {
+            run: {"mean": number(found.mean), "ci95": [number(found.ci_low), number(found.ci_high)]}
+            for run, found in summaries.items()
+        }
+
+    return {
+        "column": table.column,
+        "value": row.value,
+        "n": row.n,
+        "calibration": asdict(row.calibration),
+        "normalized_ids": by_run(row.normalized),
+        "not_recognised": by_run(row.missed),
+    }
 
 
 def difference_entry(difference: Difference) -> dict[str, Any]:
