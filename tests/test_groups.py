@@ -96,16 +96,22 @@ def test_a_slice_is_set_against_pairs_of_its_own_people(slices: Sources, judge: 
     assert north.threshold == pytest.approx(threshold_at(impostor.astype(np.float32), 1e-3), abs=1e-5)
     ids = np.array([result.values["ref"]["ids_judge"][name] for name in MANY[:52]])
     assert table.rows[0].missed["ref"].mean == pytest.approx((ids <= north.threshold).mean())
-    normalized = (ids.mean() - impostor.mean()) / (genuine.mean() - impostor.mean())
-    assert table.rows[0].normalized["ref"].mean == pytest.approx(normalized, abs=1e-4)
+    assert [north.impostor_mean, north.genuine_mean] == pytest.approx([impostor.mean(), genuine.mean()], abs=1e-5)
+    normalized = (ids.mean() - north.impostor_mean) / (north.genuine_mean - north.impostor_mean)
+    assert table.rows[0].normalized["ref"].mean == pytest.approx(normalized)
     write_report(result, tmp_path, analysis=analysis)
     for file in ("report.html", "report.md"):
         assert "group: judge calibrated on each slice alone" in (tmp_path / file).read_text()
     assert (tmp_path / "grid_group.png").is_file()
 
 
-def test_a_slice_of_few_pairs_is_not_calibrated(slices: Sources, judge: Path) -> None:
-    result = judged(replace(slices, identities=None), judge, metrics=["ids"])
+def test_a_slice_of_few_pairs_is_not_calibrated_and_the_reason_is_kept(slices: Sources, judge: Path) -> None:
+    assert slices.identities is not None
+    few = slices.identities.with_name("few.csv")
+    few.write_text("path,identity,group\n" + "".join(f"gt/{n}.png,p{i // 2},g{i % 8}\n" for i, n in enumerate(MANY)))
+    result = judged(replace(slices, identities=few), judge, metrics=["ids"])
+    assert len(result.group_calibrations) == 8
+    assert all("78 of two" in str(group.calibration) for group in result.group_calibrations)
     assert analyse(result, num_resamples=200).groups == []
 
 
