@@ -24,12 +24,13 @@ from basicsr.evaluation import (
     evaluate_folders,
     make_folder,
     read_curves,
+    refuse_unknown_runs,
     write_report,
     write_tables,
 )
 from basicsr.evaluation.checks import ROLES
 from basicsr.evaluation.comparison import Question
-from basicsr.evaluation.instruments import NEEDS
+from basicsr.evaluation.judging_options import NEEDS
 from basicsr.evaluation.results import EvaluationResult
 from basicsr.evaluation.sources import ANY_RUN
 from basicsr.metrics.fid import RANGES
@@ -218,10 +219,12 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> int:
     """The exit code."""
     sources, options, roles = sources_of(args), judging_of(args), roles_of(args.role)
     questions = questions_of(args.questions)
+    refuse_unknown_runs(list(sources.restored), args.baseline, roles)
     curves = {name: read_curves(path) for name, path in named_paths(args.curves, "--curves").items()}
     make_folder(args.out)
     result = evaluate_folders(sources, options, title=args.title, note=args.note, seed=args.seed, device=device)
     if is_main():
+        write_tables(result, args.out)  # a fault in what to compare must not cost what was measured
         analysis = analyse(
             result,
             baseline=args.baseline,

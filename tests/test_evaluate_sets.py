@@ -133,6 +133,15 @@ def test_each_content_is_embedded_once_whatever_it_is_called(
     assert np.allclose(result.values_of("run", "ids_lq_judge"), 1, atol=1e-6)
 
 
+def test_a_run_that_was_given_the_ground_truth_as_reference_is_labelled(tmp_path: Path, judge: Path) -> None:
+    run, gt, ref = faces(tmp_path / "run", 1), faces(tmp_path / "gt", 2), faces(tmp_path / "ref", 3)
+    copies = faces(tmp_path / "copies", 2)  # other files, the same pixels
+    sources = Sources({"fair": run, "oracle": run}, gt, {"fair": ref, "oracle": copies})
+    assert judged(sources, judge).labels == [
+        "given the ground truth as reference, a bound and no result: oracle (4 pictures)"
+    ]
+
+
 def test_a_mask_says_where_the_face_is_and_a_missing_one_is_named(tmp_path: Path, judge: Path) -> None:
     run, gt = faces(tmp_path / "run", 1), faces(tmp_path / "gt", 2)
     mask = np.zeros((SIDE, SIDE, 3), np.uint8)

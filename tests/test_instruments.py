@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from toy_run import make_recognizer
 
-from basicsr.evaluation.instruments import JudgingOptions, build_instruments, recognizers_of_runs
+from basicsr.evaluation.instruments import build_instruments, recognizers_of_runs
+from basicsr.evaluation.judging_options import JudgingOptions
 from basicsr.utils.errors import UserError
 from basicsr.utils.weights import sha256_of
 

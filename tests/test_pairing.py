@@ -47,6 +47,13 @@ def test_ambiguous_stems_are_a_failure_and_not_a_guess(tmp_path: Path) -> None:
     assert any("ann/1 [run]: restored: 2 pictures of this name" in reason for reason in reasons(matching))
 
 
+def test_two_files_of_one_name_are_one_failure_that_says_so(tmp_path: Path) -> None:
+    gt = pictures(tmp_path / "gt", "a.png", "b.png")
+    run = pictures(tmp_path / "run", "a.png", "a.jpg", "b.png")
+    matching = match(Sources({"run": run}, gt))
+    assert reasons(matching) == [f"a [run]: restored: 2 pictures of this name in {run} (a.jpg, a.png)"]
+
+
 def test_every_missing_partner_is_named_with_its_run(tmp_path: Path) -> None:
     gt = pictures(tmp_path / "gt", "a.png", "b.png")
     full, partial = pictures(tmp_path / "full", "a.png", "b.png"), pictures(tmp_path / "partial", "a.png", "z.png")

@@ -61,6 +61,9 @@ def test_a_metric_that_needs_a_ground_truth_is_refused_on_a_set_without_one(tmp_
         ("name: x\nruns: {D: {}}\nsets: {s: {lq: a}}\n", "either weights, or the folder"),
         ("name: x\nruns: {D: {weights: a, wrong_references: true}}\nsets: {s: {lq: a}}\n", "needs pairs_wrong"),
         (f"name: x\n{RUN}", "sets"),
+        (f"name: x\n{RUN}sets: {{s: {{lq: a}}}}\nbaseline: A\n", "baseline 'A': expected one of D"),
+        (f"name: x\n{RUN}sets: {{s: {{lq: a}}}}\nroles: {{main: D w=0}}\n", "role main=D w=0: no such run"),
+        ("name: x\nruns: {../D: {weights: d}}\nsets: {s: {lq: a}}\n", "becomes the name of a folder"),
     ],
 )
 def test_a_fault_in_the_file_is_one_line_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -80,6 +83,15 @@ def test_what_is_missing_is_named_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"runs\.D\.weights: d\.pth does not exist"):
         program.main(["-opt", str(path)])
     assert program.main(["-opt", str(path), "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("key", ["recognizers", "trained_with", "fid_statistics", "detector", "calibration_pairs"])
+def test_a_judge_that_is_missing_is_named_before_anything_is_restored(tmp_path: Path, key: str) -> None:
+    (tmp_path / "d.pth").write_bytes(b"1")
+    file = "gone.onnx" if key in ("detector", "calibration_pairs") else "[gone.onnx]"
+    text = f"name: x\nruns: {{D: {{weights: {tmp_path / 'd.pth'}}}}}\nsets: {{s: {{lq: {tmp_path}}}}}\n{key}: {file}\n"
+    with pytest.raises(OptionError, match=rf"{key}: gone\.onnx does not exist"):
+        program.main(["-opt", str(write(tmp_path, text))])
 
 
 def test_the_same_command_with_the_same_weights_restores_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

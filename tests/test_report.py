@@ -25,11 +25,15 @@ LPIPS = Figure("lpips_alex", "LPIPS-alex", "lower", "whole image", 4, kind="perc
 def make_result(tmp_path: Path, num_pairs: int, figures: list[Figure]) -> EvaluationResult:
     """Pairs p00, p01, ... whose value grows with their number; run y is better than x."""
     picture = tmp_path / "picture.png"
-    imwrite(picture, np.full((16, 16, 3), 128, np.uint8))
+    reference = tmp_path / "reference.png"
+    for path in (picture, reference):
+        imwrite(path, np.full((16, 16, 3), 128, np.uint8))
     names = [f"p{i:02d}" for i in range(num_pairs)]
     runs = ["x", "y"]
     pairs = [
-        EvaluationPair(name, picture, dict.fromkeys(runs, picture), dict.fromkeys(runs, (picture,)), picture, f"id{i}")
+        EvaluationPair(
+            name, picture, dict.fromkeys(runs, picture), dict.fromkeys(runs, (reference,)), picture, f"id{i}"
+        )
         for i, name in enumerate(names)
     ]
     values = {
@@ -99,11 +103,58 @@ def test_failures_are_listed_with_run_and_reason(tmp_path: Path) -> None:
 
 
 def test_table_marks_the_best_run_in_the_direction_of_the_figure(tmp_path: Path) -> None:
-    ids, natural, lpips = main_table(make_result(tmp_path, 3, [IDS, NATURAL, LPIPS]))
+    ids, natural, lpips = main_table(make_result(tmp_path, 8, [IDS, NATURAL, LPIPS]))
     assert [cell.is_best for cell in ids.cells] == [False, True]
     assert [cell.is_best for cell in natural.cells] == [False, False]
     assert [cell.is_best for cell in lpips.cells] == [True, False]
-    assert ids.cells[1].mean == "0.060"
+    assert ids.cells[1].mean == "0.085"
+
+
+def test_nothing_is_bold_where_no_run_is_shown_to_differ(tmp_path: Path) -> None:
+    few = make_result(tmp_path, 5, [IDS])
+    assert not any(cell.is_best for cell in main_table(few)[0].cells), "five people show nothing"
+    result = make_result(tmp_path, 12, [IDS])
+    for i, name in enumerate(result.values["y"]["ids_j"]):
+        result.values["y"]["ids_j"][name] = result.values["x"]["ids_j"][name] + (0.05 if i % 2 else -0.04)
+    assert not any(cell.is_best for cell in main_table(result)[0].cells)
+
+
+def test_what_is_level_with_the_best_run_is_bold_too(tmp_path: Path) -> None:
+    result = make_result(tmp_path, 12, [IDS])
+    result.runs.append("z")
+    level = {
+        name: value + (0.01 if i % 2 else -0.02) for i, (name, value) in enumerate(result.values["y"]["ids_j"].items())
+    }
+    result.values["z"] = {"ids_j": level}
+    assert [cell.is_best for cell in main_table(result)[0].cells] == [False, True, True]
+
+
+def test_pictures_with_a_fault_are_counted_for_each_run_beside_the_means(tmp_path: Path) -> None:
+    result = make_result(tmp_path, 8, [IDS])
+    result.failures += [
+        Failure("p01", "x", "cut off"),
+        Failure("p01", "x", "again"),
+        Failure("p02", None, "no picture"),
+    ]
+    row = main_table(result)[-1]
+    assert (row.label, [cell.mean for cell in row.cells]) == ("Pictures with a fault (listed above)", ["2", "1"])
+
+
+def test_a_run_with_references_of_its_own_has_a_column_for_them(tmp_path: Path) -> None:
+    result = make_result(tmp_path, 5, [IDS])
+    other = tmp_path / "other.png"
+    imwrite(other, np.full((16, 16, 3), 20, np.uint8))
+    for pair in result.pairs:
+        pair.refs["y"] = (other,)
+    shown = gallery(result)
+    assert shown is not None
+    assert shown.columns == ["LQ", "Reference", "Reference of y", "x", "y", "GT"]
+    assert shown.groups[0][1][0].thumbnails[2].path == other
+    for pair in result.pairs:
+        pair.refs["y"] = (pair.gt,) if pair.gt else ()
+    shown = gallery(result)
+    assert shown is not None
+    assert shown.columns == ["LQ", "Reference", "x", "y", "GT"], "the ground truth as reference is there already"
 
 
 @pytest.mark.parametrize(("figure", "worst"), [(IDS, "p00"), (LPIPS, "p19")])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Failure, Figure
 
 PSNR = Figure("psnr", "PSNR", "higher", "whole image", 2, kind="pixel")
@@ -30,11 +32,13 @@ def test_figures_are_over_the_pictures_that_every_run_has() -> None:
 
 
 def test_runs_that_differ_by_a_constant_have_intervals_that_differ_by_it() -> None:
-    values = {name: float(i * i) for i, name in enumerate("abcd")}
+    values = {name: float(i * i) for i, name in enumerate("abcdefgh")}
     shifted = {name: value + 10 for name, value in values.items()}
-    result = result_of({"x": {"psnr": values}, "y": {"psnr": shifted}})
+    result = result_of({"x": {"psnr": values}, "y": {"psnr": shifted}}, names="abcdefgh")
     x, y = result.summaries["x", "psnr"], result.summaries["y", "psnr"]
-    assert [y.ci_low, y.ci_high] == [(x.ci_low or 0) + 10, (x.ci_high or 0) + 10]
+    assert x.ci_low is not None
+    assert x.ci_high is not None
+    assert [y.ci_low, y.ci_high] == pytest.approx([x.ci_low + 10, x.ci_high + 10])
 
 
 def test_best_run_follows_the_direction_of_the_figure() -> None:

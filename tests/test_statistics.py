@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from basicsr.evaluation.statistics import Summary, bootstrap_means, cluster_numbers, summarize
+from basicsr.evaluation.statistics import MIN_CLUSTERS, Summary, bootstrap_means, cluster_numbers, summarize
 from basicsr.utils.seed import rng_for
 
 VALUES = np.array([0.1, 0.5, 0.9, 0.2, 0.7, 0.4])
@@ -45,6 +45,18 @@ def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     assert 0.89 <= covered / 200 <= 0.99  # 95 % within 3 standard errors of 200 trials, and the bootstrap's own bias
 
 
+def test_interval_of_few_people_covers_the_true_mean_about_as_often_as_it_says() -> None:
+    covered = plain = 0
+    for trial in range(300):
+        values = rng_for(6, trial).normal(0.5, 0.1, 8)
+        low, high = interval(summarize(values, np.arange(8), rng_for(7, trial), num_resamples=1000))
+        covered += low <= 0.5 <= high
+        means = bootstrap_means(values, np.arange(8), rng_for(7, trial), num_resamples=1000)
+        plain += bool(np.quantile(means, 0.025) <= 0.5 <= np.quantile(means, 0.975))
+    assert covered / 300 >= 0.91
+    assert plain < covered - 6, "the plain percentiles are too narrow, or this test proves nothing"
+
+
 def test_interval_over_people_is_wider_than_over_their_repeated_photos() -> None:
     person_values = rng_for(5).normal(0.5, 0.1, 20)
     values, people = np.repeat(person_values, 5), np.repeat(np.arange(20), 5)
@@ -64,9 +76,11 @@ def test_summary_has_the_moments_of_numpy() -> None:
     assert summary.percentiles[50] == pytest.approx(np.median(VALUES))
 
 
-def test_one_person_has_no_interval_and_one_photo_no_deviation() -> None:
-    summary = summarize(np.array([0.3, 0.4]), np.array([0, 0]), rng_for(0))
+def test_fewer_than_six_people_have_no_interval_and_one_photo_no_deviation() -> None:
+    assert MIN_CLUSTERS == 6
+    summary = summarize(np.linspace(0.3, 0.4, 10), np.arange(10) // 2, rng_for(0))
     assert (summary.ci_low, summary.ci_high) == (None, None)
+    assert summarize(np.linspace(0.3, 0.4, 12), np.arange(12) // 2, rng_for(0)).ci_low is not None
     assert summarize(np.array([0.3]), np.array([0]), rng_for(0)).sd is None
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from basicsr.evaluation.checks import Check, check_runs, roles_from_names
+from basicsr.evaluation.checks import Check, check_runs, overfit_checks, refuse_unknown_roles, roles_from_names
 from basicsr.evaluation.comparison import COMPARED_KINDS, NUM_RESAMPLES, Difference, Question, ask_runs, compare_runs
+from basicsr.evaluation.groups import GroupTable, group_tables
 from basicsr.evaluation.results import EvaluationResult
 from basicsr.evaluation.runs import runs_of
 from basicsr.evaluation.slices import Slice, make_slices
@@ -30,9 +31,11 @@ class Analysis:
     """Everything beside the means of the runs."""
 
     slices: list[Slice] = field(default_factory=list)
+    groups: list[GroupTable] = field(default_factory=list)
     baseline: str | None = None  # None beside differences: they answer questions
     differences: list[Difference] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    overfit: list[Check] = field(default_factory=list)  # a family of their own
     sweep: list[SweepPoint] = field(default_factory=list)
 
 
@@ -59,9 +62,8 @@ def analyse(
     """
     runs = runs_of(result)
     found: list[Difference] = []
+    refuse_unknown_runs(result.runs, baseline, roles)
     chosen = result.runs[0] if baseline is None else baseline
-    if chosen not in result.runs:
-        raise UserError(f"baseline '{chosen}': expected one of {', '.join(result.runs)}")
     ranked = any(f.kind in COMPARED_KINDS and result.common_names(f.key) for f in result.figures)
     for question in questions or ():
         for label in (question.run, question.minus):
@@ -73,13 +75,23 @@ def analyse(
     elif len(runs) > 1 and (ranked or compared is not None):
         found = compare_runs(runs, chosen, compared, seed=result.seed, num_resamples=num_resamples)
     known = roles_from_names(result.runs) if roles is None else dict(roles)
+    made = make_slices(result, slices)
     return Analysis(
-        slices=make_slices(result, slices),
+        slices=made,
+        groups=group_tables(result, made),
         baseline=chosen if found and questions is None else None,
         differences=found,
         checks=check_runs(runs, known, seed=result.seed, num_resamples=num_resamples),
+        overfit=overfit_checks(runs, chosen, seed=result.seed, num_resamples=num_resamples),
         sweep=sweep_points(result.runs),
     )
+
+
+def refuse_unknown_runs(runs: Sequence[str], baseline: str | None, roles: Mapping[str, str] | None) -> None:
+    """UserError where the baseline or a role names no run. Can be asked before hours of measuring."""
+    if baseline is not None and baseline not in runs:
+        raise UserError(f"baseline '{baseline}': expected one of {', '.join(runs)}")
+    refuse_unknown_roles(runs, roles or {})
 
 
 def sweep_points(runs: Sequence[str]) -> list[SweepPoint]:

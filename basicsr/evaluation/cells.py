@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from basicsr.evaluation.analysis import Analysis
+from basicsr.evaluation.checks import Check
 from basicsr.evaluation.comparison import Difference
-from basicsr.evaluation.results import EvaluationResult
+from basicsr.evaluation.groups import GroupTable
+from basicsr.evaluation.results import Calibration, EvaluationResult
 from basicsr.evaluation.statistics import PERCENTILES, Summary
 
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
@@ -42,13 +45,22 @@ def main_table(result: EvaluationResult) -> list[Row]:
         known = [summary for summary in summaries if summary is not None]
         if len(known) < len(result.runs):
             continue  # no picture has this figure in every run; the failures say why
-        best = result.best_run(figure)
+        best = result.best_runs(figure)
         cells = [
-            Cell(decimal(summary.mean, figure.digits), interval_of(summary, figure.digits), run == best)
+            Cell(decimal(summary.mean, figure.digits), interval_of(summary, figure.digits), run in best)
             for run, summary in zip(result.runs, known, strict=True)
         ]
         rows.append(Row(figure.label, ARROWS[figure.better], known[0].n, cells))
-    return rows + set_rows(result)
+    return rows + set_rows(result) + fault_rows(result)
+
+
+def fault_rows(result: EvaluationResult) -> list[Row]:
+    """How many pictures have a fault, where any has: what is left out of the means must be seen beside them."""
+    counts = [result.num_faulty(run) for run in result.runs]
+    if not any(counts):
+        return []
+    cells = [Cell(str(count), "", False) for count in counts]
+    return [Row("Pictures with a fault (listed above)", ARROWS["lower"], len(result.pairs), cells)]
 
 
 def set_rows(result: EvaluationResult) -> list[Row]:
@@ -58,7 +70,7 @@ def set_rows(result: EvaluationResult) -> list[Row]:
         found = [result.set_values.get(run, {}).get(figure.key) for run in result.runs]
         values = [value for value in found if value is not None]
         if len(values) == len(result.runs):
-            cells = [Cell(decimal(v, figure.digits), "", len(values) > 1 and v == min(values)) for v in values]
+            cells = [Cell(decimal(v, figure.digits), "", False) for v in values]  # no interval, no ranking
             rows.append(Row(figure.label, ARROWS[figure.better], len(result.pairs), cells))
     return rows
 
@@ -130,9 +142,62 @@ def difference_rows(analysis: Analysis) -> list[DifferenceRow]:
     return [difference_row(d, title, d.verdict) for d, title in zip(analysis.differences, titles, strict=True)]
 
 
-def check_rows(analysis: Analysis) -> list[DifferenceRow]:
-    """The checks."""
-    return [difference_row(check.difference, check.question, check.answer) for check in analysis.checks]
+def check_rows(checks: Sequence[Check]) -> list[DifferenceRow]:
+    """Checks, or overfit checks."""
+    return [difference_row(check.difference, check.question, check.answer) for check in checks]
+
+
+@dataclass(frozen=True)
+class CalibrationRow:
+    """What a judge's cosines mean, ready to print."""
+
+    name: str  # judge, or value of a slice
+    genuine: str
+    impostor: str
+    threshold: str
+    interval: str
+    tar: str
+    source: str
+
+
+def calibration_row(name: str, found: Calibration) -> CalibrationRow:
+    """One calibration."""
+    low, high = found.threshold_low, found.threshold_high
+    return CalibrationRow(
+        name=name,
+        genuine=f"{decimal(found.genuine_mean, 3)} ± {found.genuine_sd:.3f} ({found.num_genuine})",
+        impostor=f"{decimal(found.impostor_mean, 3)} ± {found.impostor_sd:.3f} ({found.num_impostor})",
+        threshold=decimal(found.threshold, 3),
+        interval="" if low is None or high is None else f"[{decimal(low, 3)}, {decimal(high, 3)}]",
+        tar=f"{100 * found.tar:.1f} %",
+        source=found.source,
+    )
+
+
+@dataclass(frozen=True)
+class GroupCells:
+    """One slice as a judge sees it: its calibration, and for each run the normalised IDS and the missed share."""
+
+    calibration: CalibrationRow
+    n: int
+    cells: list[tuple[Cell, Cell]]
+
+
+def group_cells(table: GroupTable, runs: Sequence[str]) -> list[GroupCells]:
+    """The rows of a group table."""
+    return [
+        GroupCells(
+            calibration_row(row.value, row.calibration),
+            row.n,
+            [(summary_cell(row.normalized[run], 2), summary_cell(row.missed[run], 2)) for run in runs],
+        )
+        for row in table.rows
+    ]
+
+
+def summary_cell(summary: Summary, digits: int) -> Cell:
+    """A mean with its interval; nothing is ranked."""
+    return Cell(decimal(summary.mean, digits), interval_of(summary, digits), False)
 
 
 @dataclass(frozen=True)
@@ -155,7 +220,7 @@ def slice_tables(result: EvaluationResult, analysis: Analysis) -> list[SliceTabl
                 found = [row.summaries.get((run, figure.key)) for run in result.runs]
                 known = [summary for summary in found if summary is not None]
                 if len(known) == len(result.runs):
-                    cells = [Cell(decimal(s.mean, figure.digits), interval_of(s, figure.digits), False) for s in known]
+                    cells = [summary_cell(summary, figure.digits) for summary in known]
                     rows.append((row.value, known[0].n, row.num_people, cells))
             if rows:
                 tables.append(SliceTable(one.column, f"{figure.label} {ARROWS[figure.better]}", rows))

@@ -30,6 +30,7 @@ Curves = dict[str, tuple[Floats, Floats]]  # loss -> iterations (T,), values (T,
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 NATURAL_COLOR = "#8a8f98"
 MAX_BINS = 30
+MAX_LINES = len(COLORS)  # of one drawing; more runs are drawn below each other
 CURVE_COLUMNS = 4
 SMOOTHING_POINTS = 100  # longer curves get a running mean over 1/25 of their length
 STYLE: dict[Any, Any] = {
@@ -94,6 +95,28 @@ def distribution_svg(
         ecdf.set(xlabel=label, ylabel="share of images at or below", title="Cumulative distribution", ylim=(0, 1.02))
         ecdf.legend(loc="best")
         return to_svg(drawing, f"Distribution of {label}")
+
+
+def spread_svg(
+    label: str, values: Mapping[str, Floats], natural: Floats | None = None, threshold: float | None = None
+) -> str:
+    """Median, p10 to p90 (thick) and p5 to p95 (thin) of (N,) values per run, below each other: for many runs."""
+    shown = {**values, **({"cos(ref, GT)": natural} if natural is not None else {})}
+    with canvas(10.4, 0.7 + 0.24 * len(shown)) as drawing:
+        axes = drawing.subplots()
+        for place, (run, run_values) in enumerate(shown.items()):
+            color = COLORS[0] if run in values else NATURAL_COLOR
+            p5, p10, p50, p90, p95 = np.percentile(run_values, [5, 10, 50, 90, 95])
+            axes.plot([p5, p95], [place, place], color=color, linewidth=1)
+            axes.plot([p10, p90], [place, place], color=color, linewidth=4, alpha=0.45, solid_capstyle="butt")
+            axes.plot(p50, place, "o", color=color, markersize=4)
+        if threshold is not None:
+            axes.axvline(threshold, color=NATURAL_COLOR, linewidth=1, linestyle=":", label="threshold at FAR 1e-3")
+            axes.legend(loc="lower right")
+        axes.set_yticks(range(len(shown)), list(shown))
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{label}: median, p10 to p90, p5 to p95")
+        return to_svg(drawing, f"Spread of {label}")
 
 
 def ecdf_points(values: Floats) -> tuple[Floats, Floats]:

@@ -90,11 +90,7 @@ def check_runs(
         UserError: no such role or run.
     """
     by_label = {run.label: run for run in runs}
-    for role, label in roles.items():
-        if role not in ROLES:
-            raise UserError(f"role '{role}': expected one of {', '.join(ROLES)}")
-        if label not in by_label:
-            raise UserError(f"role {role}={label}: no such run; there are: {', '.join(by_label)}")
+    refuse_unknown_roles(list(by_label), roles)
     asked: list[tuple[Question, Contrast]] = []
     for question in QUESTIONS:
         (role, kind), (minus_role, minus_kind) = question.plus, question.minus
@@ -119,21 +115,63 @@ def check_runs(
     ]
 
 
+def refuse_unknown_roles(labels: Sequence[str], roles: Mapping[str, str]) -> None:
+    """UserError where there is no such role, or no such run."""
+    for role, label in roles.items():
+        if role not in ROLES:
+            raise UserError(f"role '{role}': expected one of {', '.join(ROLES)}")
+        if label not in labels:
+            raise UserError(f"role {role}={label}: no such run; there are: {', '.join(labels)}")
+
+
+def overfit_checks(
+    runs: Sequence[RunValues], baseline: str, *, seed: int = 0, num_resamples: int = 10_000
+) -> list[Check]:
+    """Whether IDS by a recogniser of the training rises more over the baseline than IDS by the judges does.
+
+    A gain that the judges do not see was fitted to the recogniser of the loss or the tokens, not to the person.
+    """
+    contrasts = [
+        Contrast(
+            f"{run.label} − {baseline}: does the recogniser of the training see more of it than the judge?",
+            run.label, figure.key, baseline, figure.key, figure,
+        )
+        for run in runs
+        if run.label != baseline
+        for figure in run.figures.values()
+        if figure.kind == "gap"
+    ]  # fmt: skip
+    return [
+        Check(
+            difference.contrast.title, difference, "yes: that much is fitted to it", "no: the judge sees more of it",
+            difference.contrast.figure.judge,
+        )
+        for difference in estimate(runs, contrasts, seed=seed, num_resamples=num_resamples)
+    ]  # fmt: skip
+
+
 def figures_by_judge(run: RunValues, kind: str) -> dict[str, Figure]:
     """The figures of one kind, by judge."""
     return {figure.judge: figure for figure in run.figures.values() if figure.kind == kind}
 
 
 def roles_from_names(labels: Sequence[str]) -> dict[str, str]:
-    """Roles that runs are called by: wrong, oracle, ceiling, vqgan, none or blind, ref; of several the first.
+    """Roles that runs are called by in their last word: wrong, oracle, ceiling, vqgan, none or blind, ref.
 
-    A run called `ref` is the main one; without it, or without a counterpart, there is nothing to check.
+    A run called `ref` is the main one, of several the first. The others count where the words before are the same ("D
+    ref", "D wrong"): another network's run without an identity answers no question about this one. Only the ceiling is
+    that of the codebook, which all share.
     """
     words = {"ref": "main", "wrong": "wrong", "oracle": "oracle", "ceiling": "ceiling", "vqgan": "ceiling",
              "none": "blind", "blind": "blind"}  # fmt: skip
-    roles: dict[str, str] = {}
+    named = []
     for label in labels:
-        role = words.get(label.lower().replace("_", " ").split(" ")[-1])
-        if role is not None:
+        family, _, word = label.lower().replace("_", " ").rpartition(" ")
+        if word in words:
+            named.append((words[word], family, label))
+    main_family = next((family for role, family, _ in named if role == "main"), None)
+    roles: dict[str, str] = {}
+    for role, family, label in named:
+        if family == main_family or role == "ceiling":
             roles.setdefault(role, label)
     return roles

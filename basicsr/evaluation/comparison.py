@@ -1,15 +1,14 @@
 """Paired comparison of runs: differences on the same pictures, intervals over people, Holm over the family.
 
-Photos of one person are not independent, so the bootstrap draws people. The p-value is that of the bootstrap: twice the
-share of draws on the other side of zero (Efron and Tibshirani 1993, sec. 15). Holm 1979 keeps the chance of any false
-claim in a family of differences below 5 %.
+Photos of one person are not independent, so the bootstrap draws people. The p-value is that of the bootstrap: the level
+at which its interval, widened for the number of people, begins to cover zero (statistics.py). Holm 1979 keeps the
+chance of any false claim in a family of differences below 5 %.
 
 Shapes: N images; R resamples; K differences.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -18,15 +17,22 @@ import numpy as np
 
 from basicsr.evaluation.results import Figure
 from basicsr.evaluation.runs import RunValues, common_names, comparable_figures
-from basicsr.evaluation.statistics import Floats, bootstrap_columns, cluster_numbers
+from basicsr.evaluation.statistics import (
+    MIN_CLUSTERS,
+    Floats,
+    bootstrap_columns,
+    bootstrap_interval,
+    bootstrap_p,
+    cluster_numbers,
+    detectable_difference,
+    standard_error,
+)
 from basicsr.utils.errors import UserError
 from basicsr.utils.seed import rng_for
 
 NUM_RESAMPLES = 10_000
 LEVEL = 0.95
 POWER = 0.8
-# what a two-sided test at 5 % finds with 80 % power, in standard errors: 1.960 + 0.842
-DETECTABLE_ERRORS = statistics.NormalDist().inv_cdf(0.5 + LEVEL / 2) + statistics.NormalDist().inv_cdf(POWER)
 # kinds of figures that are compared: what is natural for a person, or a step on the way, is no merit of a run
 COMPARED_KINDS = ("pixel", "color", "perceptual", "landmarks", "quality", "ids", "ids_gallery", "degrees", "miss")
 
@@ -57,7 +63,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Difference:
-    """A contrast with its numbers. `None` where it is undefined: one person, or infinite values."""
+    """A contrast with its numbers. `None` where it is undefined: fewer than MIN_CLUSTERS people, or infinite values."""
 
     contrast: Contrast
     n: int
@@ -67,7 +73,8 @@ class Difference:
     ci_high: float | None
     p: float | None
     p_holm: float | None
-    detectable: float | None  # smallest true difference that is found with 80 % power
+    error: float | None  # standard error of the mean
+    detectable: float | None  # smallest true difference that is found with 80 % power, at Holm's first step
 
     @property
     def verdict(self) -> Verdict:
@@ -187,7 +194,7 @@ def estimate(
         num_people = int(clusters.max()) + 1
         finite = np.isfinite(columns).all(axis=0)
         draws = np.full((num_resamples, len(members)), np.nan)
-        if num_people > 1 and finite.any():
+        if num_people >= MIN_CLUSTERS and finite.any():
             draws[:, finite] = bootstrap_columns(columns[:, finite], clusters, rng_for(seed), num_resamples)
         for i, column, drawn in zip(members, columns.T, draws.T, strict=True):
             numbers[i] = measured(contrasts[i], column, drawn, num_people)
@@ -195,7 +202,9 @@ def estimate(
     tested = [i for i, difference in enumerate(ordered) if difference.p is not None]
     adjusted = holm([ordered[i].p or 0.0 for i in tested])
     for i, p_holm in zip(tested, adjusted, strict=True):
-        ordered[i] = replace(ordered[i], p_holm=p_holm)
+        level = 1 - (1 - LEVEL) / len(tested)  # a difference that passes this is found whatever the others are
+        detectable = detectable_difference(ordered[i].error or 0.0, ordered[i].num_people, level, POWER)
+        ordered[i] = replace(ordered[i], p_holm=p_holm, detectable=detectable)
     return ordered
 
 
@@ -214,14 +223,11 @@ def difference_column(by_label: dict[str, RunValues], contrast: Contrast, names:
 
 def measured(contrast: Contrast, column: Floats, drawn: Floats, num_people: int) -> Difference:
     """The numbers of one contrast, before Holm, from its (N,) differences and (R,) bootstrap means."""
-    low = high = p = detectable = None
+    low = high = p = error = None
     if np.isfinite(drawn).all():
-        low, high = (float(bound) for bound in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-        # + 1: the data as observed count as a draw, so that no p is ever zero
-        tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum())) + 1
-        p = min(1.0, 2 * tail / (len(drawn) + 1))
-        detectable = float(DETECTABLE_ERRORS * drawn.std(ddof=1))
-    return Difference(contrast, len(column), num_people, float(column.mean()), low, high, p, None, detectable)
+        low, high = (float(bound) for bound in bootstrap_interval(drawn, num_people, LEVEL))
+        p, error = bootstrap_p(drawn, num_people), standard_error(drawn, num_people)
+    return Difference(contrast, len(column), num_people, float(column.mean()), low, high, p, None, error, None)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

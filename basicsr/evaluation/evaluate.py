@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +12,21 @@ import torch
 from torch import Tensor
 
 from basicsr.evaluation.calibration import calibrate, calibrate_people, read_calibration_pairs
-from basicsr.evaluation.instruments import Instruments, JudgingOptions, build_instruments, recognizers_of_runs
+from basicsr.evaluation.instruments import Instruments, build_instruments, recognizers_of_runs
 from basicsr.evaluation.judges import Embedding, Judge
-from basicsr.evaluation.measure import READING, Measurer, Share, Values
+from basicsr.evaluation.judging_options import JudgingOptions
+from basicsr.evaluation.measure import READING, Measurer, PersonPhoto, Share, Values
 from basicsr.evaluation.pairing import match
-from basicsr.evaluation.results import Calibration, EvaluationPair, EvaluationResult, Failure, Figure, Unavailable
+from basicsr.evaluation.results import (
+    Calibration,
+    EvaluationPair,
+    EvaluationResult,
+    Failure,
+    Figure,
+    GroupCalibration,
+    Unavailable,
+)
+from basicsr.evaluation.slices import default_groups
 from basicsr.evaluation.sources import Sources
 from basicsr.metrics.fid import GaussianStatistics
 from basicsr.utils.dist_util import all_gather_objects, default_device, rank, world_size
@@ -45,8 +55,7 @@ def evaluate_folders(
     Raises:
         UserError: nothing can be judged (folders, CSV or weights), or a metric is undefined on this set.
     """
-    options = options or JudgingOptions()
-    device = device or default_device()
+    options, device = options or JudgingOptions(), device or default_device()
     matching = match(sources)
     pairs, runs = matching.pairs, list(sources.restored)
     with_masks = any(pair.mask is not None for pair in pairs)
@@ -61,12 +70,12 @@ def evaluate_folders(
     if not total.fid_of_run and not any(total.values[run][figure.key] for run in runs for figure in figures):
         first = failures[0] if failures else "no figure is defined on them"
         raise UserError(f"none of the {len(pairs)} pairs could be judged; the first reason: {first}")
-    known = calibrations or [calibrate_by_people(judge, total) for judge in instruments.judges]
+    known = calibrations or [calibrate_by_people(judge, total.people[judge.name]) for judge in instruments.judges]
     figures = add_misses(figures, total.values, known, instruments)
     set_figures, set_values = fid_of(instruments, total, runs)
     for line in [*(f"not judged: {failure}" for failure in failures), *matching.warnings]:
         logger.warning("%s", line)
-    return EvaluationResult(
+    result = EvaluationResult(
         title=title,
         note=note,
         runs=runs,
@@ -76,7 +85,7 @@ def evaluate_folders(
         unavailable=instruments.unavailable,
         failures=failures,
         warnings=matching.warnings,
-        labels=instruments.labels,
+        labels=instruments.labels + oracle_labels(total),
         seed=seed,
         num_resamples=num_resamples,
         set_figures=set_figures,
@@ -84,6 +93,8 @@ def evaluate_folders(
         calibrations=[found for found in known if isinstance(found, Calibration)],
         speed=speeds(total),
     )
+    result.group_calibrations.extend(calibrate_groups(result, instruments.judges, total))
+    return result
 
 
 def what_there_is(pairs: Sequence[EvaluationPair]) -> frozenset[str]:
@@ -110,10 +121,17 @@ def merge(shares: Sequence[Share]) -> Share:
         for run, moments in share.fid_of_run.items():
             total.fid_of_run.setdefault(run, GaussianStatistics()).merge(moments)
         total.fid_of_gt.merge(share.fid_of_gt)
+        total.gt_as_ref.update(share.gt_as_ref)
         for label, seconds in share.seconds.items():
             total.seconds[label] = max(total.seconds.get(label, 0.0), seconds)
             total.pictures[label] = total.pictures.get(label, 0) + share.pictures[label]
     return total
+
+
+def oracle_labels(total: Share) -> list[str]:
+    """Runs that were given the ground truth itself as reference, found by the content of the files."""
+    runs = [f"{run} ({number} pictures)" for run, number in total.gt_as_ref.items() if number]
+    return [f"given the ground truth as reference, a bound and no result: {', '.join(runs)}"] if runs else []
 
 
 def in_order(failures: Sequence[Failure], pairs: Sequence[EvaluationPair]) -> list[Failure]:
@@ -139,16 +157,23 @@ def speeds(total: Share) -> dict[str, float]:
     return found
 
 
-def calibrate_by_people(judge: Judge, total: Share) -> Calibration | str:
-    """The judge's threshold from the people of the set, each photo once."""
-    photos: dict[bytes, tuple[str, np.ndarray]] = {
-        digest: (identity, vector) for identity, digest, vector in total.people.get(judge.name, ())
-    }
+def calibrate_by_people(judge: Judge, photos: Iterable[PersonPhoto]) -> Calibration | str:
+    """The judge's threshold from photos of the set, each content once."""
+    by_content = {photo.digest: photo for photo in photos}
     people: dict[str, list[np.ndarray]] = {}
-    for digest in sorted(photos):  # by content: the same order on any number of ranks
-        identity, vector = photos[digest]
-        people.setdefault(identity, []).append(vector)
+    for digest in sorted(by_content):  # by content: the same order on any number of ranks
+        people.setdefault(by_content[digest].identity, []).append(by_content[digest].vector)
     return calibrate_people(judge.name, people)
+
+
+def calibrate_groups(result: EvaluationResult, judges: Sequence[Judge], total: Share) -> Iterator[GroupCalibration]:
+    """The same from the photos of each slice's pictures alone."""
+    for column, groups in default_groups(result).items():
+        for value, names in groups.items():
+            inside = set(names)
+            for judge in judges:
+                photos = (photo for photo in total.people[judge.name] if photo.name in inside)
+                yield GroupCalibration(column, value, calibrate_by_people(judge, photos))
 
 
 def calibrate_by_pairs(table: Path, measurer: Measurer) -> list[Calibration | str]:

@@ -6,13 +6,15 @@ Shapes: H, W pixels.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from basicsr.data.contact_sheet import Group, Tile, write_contact_sheet
 from basicsr.evaluation.cells import decimal
 from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Figure
 from basicsr.evaluation.slices import Slice
@@ -24,6 +26,7 @@ LOSSLESS_SIDE = 128  # px; up to it thumbnails are PNG: JPEG would blur what is 
 THUMBNAIL_QUALITY = 90
 ROWS_PER_GROUP = 4
 ROWS_PER_SLICE = 2
+GRID_TILE = 128  # px
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Thumbnail:
     source: str
     caption: str
     title: str
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -100,33 +104,70 @@ def slice_gallery(result: EvaluationResult, slices: Sequence[Slice]) -> Gallery 
     return rows_of(result, figure, f"{figure.label} of run {run}", chosen) if chosen else None
 
 
+def write_grids(shown: Gallery, folder: Path) -> list[Path]:
+    """The gallery of slices as pictures, grid_<column>.png: a line for each face, a tile for each column of it.
+
+    Raises:
+        ImageFileError: one cannot be written.
+    """
+    by_column: dict[str, list[Group]] = {}
+    for title, rows in shown.groups:
+        for row in rows:
+            tiles = [
+                Tile(thumbnail.path or Path(), f"{label} {thumbnail.caption}".strip())
+                for label, thumbnail in zip(shown.columns, row.thumbnails, strict=True)
+            ]
+            by_column.setdefault(title.partition(": ")[0], []).append(Group(f"{title} · {row.name}", tiles))
+    paths = []
+    for column, groups in by_column.items():
+        paths.append(folder / f"grid_{re.sub(r'[^0-9A-Za-z]+', '_', column)}.png")
+        write_contact_sheet(paths[-1], f"{column}: the middle of each slice by {shown.order}", groups, tile=GRID_TILE)
+    return paths
+
+
 def rows_of(
     result: EvaluationResult, figure: Figure, order: str, chosen: Sequence[tuple[str, Sequence[str]]]
 ) -> Gallery:
     """The named pictures, group by group."""
     pairs = {pair.name: pair for pair in result.pairs}
     shown = [pairs[name] for _, group in chosen for name in group]
-    with_lq, with_ref = any(pair.lq for pair in shown), any(pair.refs for pair in shown)
-    with_gt = any(pair.gt for pair in shown)
-    columns = ["LQ"] * with_lq + ["Reference"] * with_ref + [*result.runs] + ["GT"] * with_gt
+    with_lq, with_gt = any(pair.lq for pair in shown), any(pair.gt for pair in shown)
+    references = reference_columns(result.runs, shown)
+    columns = ["LQ"] * with_lq + [*references] + [*result.runs] + ["GT"] * with_gt
     groups = [
-        (title, [gallery_row(result, figure, pairs[name], with_lq, with_ref, with_gt) for name in group])
+        (title, [gallery_row(result, figure, pairs[name], with_lq, references, with_gt) for name in group])
         for title, group in chosen
     ]
     return Gallery(order, columns, groups)
 
 
+def reference_columns(runs: Sequence[str], shown: Sequence[EvaluationPair]) -> dict[str, str]:
+    """Heading -> a run that was given these references; the ground truth as reference has its own column already."""
+    found: dict[tuple[tuple[Path, ...], ...], str] = {}
+    for run in runs:
+        given = tuple(pair.refs.get(run, ()) for pair in shown)
+        if any(given) and given != tuple((pair.gt,) for pair in shown):
+            found.setdefault(given, run)
+    first, *others = [*found.values(), ""]
+    return {"Reference": first} | {f"Reference of {run}": run for run in others if run} if first else {}
+
+
 def gallery_row(
-    result: EvaluationResult, figure: Figure, pair: EvaluationPair, with_lq: bool, with_ref: bool, with_gt: bool
+    result: EvaluationResult,
+    figure: Figure,
+    pair: EvaluationPair,
+    with_lq: bool,
+    references: Mapping[str, str],
+    with_gt: bool,
 ) -> GalleryRow:
     """The pictures of one face, each run with its value below."""
     thumbnails = []
     if with_lq:
         thumbnails.append(thumbnail(pair.lq, "", "LQ"))
-    if with_ref:
-        refs = next(iter(pair.refs.values()), ())
+    for heading, run in references.items():
+        refs = pair.refs.get(run, ())
         more = f"+ {len(refs) - 1} more" if len(refs) > 1 else ""
-        thumbnails.append(thumbnail(refs[0] if refs else None, more, "reference"))
+        thumbnails.append(thumbnail(refs[0] if refs else None, more, heading.lower()))
     for run in result.runs:
         caption = decimal(result.values[run][figure.key][pair.name], figure.digits)
         thumbnails.append(thumbnail(pair.restored.get(run), caption, run))
@@ -142,7 +183,7 @@ def thumbnail(path: Path | None, caption: str, title: str) -> Thumbnail:
     try:
         image = imread(path)
     except ImageFileError as error:
-        return Thumbnail("", caption, str(error))
+        return Thumbnail("", caption, str(error), path)
     side = max(image.shape[:2])
     if side > THUMBNAIL_SIDE:
         scale = THUMBNAIL_SIDE / side
@@ -152,4 +193,4 @@ def thumbnail(path: Path | None, caption: str, title: str) -> Thumbnail:
     suffix, kind = (".png", "png") if lossless else (".jpg", "jpeg")
     _, encoded = cv2.imencode(suffix, image, [] if lossless else [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY])
     data = base64.b64encode(encoded.tobytes()).decode("ascii")
-    return Thumbnail(f"data:image/{kind};base64,{data}", caption, f"{title}: {path.name}")
+    return Thumbnail(f"data:image/{kind};base64,{data}", caption, f"{title}: {path.name}", path)

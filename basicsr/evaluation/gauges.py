@@ -79,7 +79,7 @@ class LPIPSGauge:
     """LPIPS of the picture and of the face region from the same features."""
 
     def __init__(self, name: str, net: LPIPSNet, whole: bool, face: bool, with_masks: bool) -> None:
-        self.net = net
+        self.net = net.to(memory_format=torch.channels_last)  # pooling and convolution are twice as fast on a CPU
         self.name = f"LPIPS-{name}"
         self.whole = whole
         self.face = face

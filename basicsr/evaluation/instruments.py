@@ -1,4 +1,4 @@
-"""The metrics of an evaluation, with the conditions that stand beside every figure; which are legal, and who may judge.
+"""The metrics of an evaluation, with the conditions that stand beside every figure, and who may judge.
 
 Shapes: B batch; H, W pixels.
 """
@@ -14,10 +14,11 @@ import torch
 
 from basicsr.evaluation.gauges import FaceFigures, FIDGauge, FileGauge, Gauge, LPIPSGauge, MetricGauge
 from basicsr.evaluation.judges import Judge
+from basicsr.evaluation.judging_options import EVERYTHING, NEEDS, JudgingOptions, legal_metrics
 from basicsr.evaluation.results import Figure, Unavailable
 from basicsr.faces.detect import ScrfdDetector
 from basicsr.metrics.color_metric import ColorDifferenceMetric
-from basicsr.metrics.fid import FeatureNet, PixelRange, ReferenceStatistics
+from basicsr.metrics.fid import FeatureNet, ReferenceStatistics
 from basicsr.metrics.niqe import read_pristine
 from basicsr.metrics.psnr_ssim_metric import PSNRMetric, SSIMMetric
 from basicsr.recognizers import find_recognizer
@@ -29,55 +30,6 @@ DETECT_SIDE = 320  # px: an aligned face fills the picture
 HASH_SHOWN = 12  # hexadecimal digits of a sha256 in labels
 KNOWN_NETS: dict[str, LPIPSBackbone] = {"alex": "alex", "vgg": "vgg", "squeeze": "squeeze"}
 
-# What each metric needs of a set beside the restored pictures.
-NEEDS: dict[str, frozenset[str]] = {
-    "psnr": frozenset({"gt"}), "ssim": frozenset({"gt"}), "psnr_y": frozenset({"gt"}), "ssim_y": frozenset({"gt"}),
-    "psnr_face": frozenset({"gt"}), "lpips": frozenset({"gt"}), "lpips_face": frozenset({"gt"}),
-    "delta_e": frozenset({"gt"}), "landmarks": frozenset({"gt"}),
-    "ids": frozenset({"gt"}), "ids_ref": frozenset({"ref"}), "ids_lq": frozenset({"lq"}),
-    "ids_gallery": frozenset({"gallery"}), "niqe": frozenset(), "fid": frozenset(),
-}  # fmt: skip
-ASKED_ONLY = ("psnr_y", "ssim_y")  # not part of the default: the same question as psnr and ssim
-WHAT_IS = {"gt": "ground truth", "ref": "references", "lq": "degraded pictures", "gallery": "gallery"}
-EVERYTHING = frozenset(WHAT_IS)
-
-
-@dataclass(frozen=True)
-class JudgingOptions:
-    """What to judge with.
-
-    Args:
-        recognizers: weights files of the judges; IDS is "not available" without one.
-        recognizer_label: what kind of recognisers they are, for labels; None: what their files say.
-        lpips_nets: alex, vgg, squeeze.
-        lpips_backbones: one file per net; empty: looked for in weights/lpips/ and torch's hub folder.
-        crop_border: pixels that PSNR and SSIM leave out on each side.
-        trained_with: recognisers of the training (loss or tokens); a judge must not be among them.
-        allow_same_recognizer: judge all the same, and say so on the first line of the report.
-        metrics: names of NEEDS; None: all that the set allows, but for the luma variants.
-        detector: SCRFD file for the landmark distance.
-        niqe_parameters: file with the Gaussian of good photographs.
-        fid_network: TorchScript or ONNX file; `fid_statistics`: .npz files of reference sets; without any, the
-            features of the ground truth are the reference. `fid_side` px and `fid_range`: what the network takes.
-        calibration_pairs: CSV with columns a, b, same for the judges' thresholds; None: the people of the set.
-    """
-
-    recognizers: Sequence[Path] = ()
-    recognizer_label: str | None = None
-    lpips_nets: Sequence[str] = ("alex", "vgg")
-    lpips_backbones: Sequence[Path] = ()
-    crop_border: int = 0
-    trained_with: Sequence[Path] = ()
-    allow_same_recognizer: bool = False
-    metrics: Sequence[str] | None = None
-    detector: Path | None = None
-    niqe_parameters: Path | None = None
-    fid_network: Path | None = None
-    fid_statistics: Sequence[Path] = ()
-    fid_side: int = 299
-    fid_range: PixelRange = "-1..1"
-    calibration_pairs: Path | None = None
-
 
 @dataclass
 class Instruments:
@@ -88,6 +40,8 @@ class Instruments:
     fid: FIDGauge | None = None
     judges: list[Judge] = field(default_factory=list)
     identity_figures: list[tuple[Judge, Figure]] = field(default_factory=list)
+    trained_with: list[Judge] = field(default_factory=list)  # of the training: for the overfit gap, never as judges
+    trained_figures: list[Figure] = field(default_factory=list)
     unavailable: list[Unavailable] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     crop_border: int = 0
@@ -97,7 +51,7 @@ class Instruments:
         """All figures of single pictures, in the order of the tables."""
         figures = [figure for gauge in self.gauges for figure in gauge.figures]
         figures += self.file_gauge.figures if self.file_gauge else []
-        return figures + [figure for _, figure in self.identity_figures]
+        return figures + [figure for _, figure in self.identity_figures] + self.trained_figures
 
 
 def recognizers_of_runs(folders: Iterable[Path]) -> dict[str, str]:
@@ -119,27 +73,6 @@ def recognizers_of_runs(folders: Iterable[Path]) -> dict[str, str]:
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}). Remove it, or restore the pictures again.") from error
     return found
-
-
-def legal_metrics(asked: Sequence[str] | None, available: frozenset[str]) -> list[str]:
-    """The metrics to compute on a set that has `available` of gt, ref, lq, gallery.
-
-    Raises:
-        UserError: one that was asked for is unknown, or undefined on this set.
-    """
-    legal = [name for name, needs in NEEDS.items() if needs <= available]
-    if asked is None:
-        return [name for name in legal if name not in ASKED_ONLY]
-    for name in asked:
-        if name not in NEEDS:
-            raise UserError(f"metric '{name}': expected some of {', '.join(NEEDS)}")
-        if name not in legal:
-            missing = ", ".join(WHAT_IS[part] for part in sorted(NEEDS[name] - available))
-            raise UserError(
-                f"metric '{name}': needs {missing}, and this set has none: the figure is undefined there. Legal here: "
-                f"{', '.join(legal)}"
-            )
-    return [name for name in NEEDS if name in asked]
 
 
 def build_instruments(
@@ -291,3 +224,20 @@ def add_judges(
         instruments.identity_figures += [(judge, figure) for figure in judge.figures(wanted)]
     kinds = dict.fromkeys(judge.kind for judge in instruments.judges if judge.kind)
     instruments.labels.extend(f"IDS: {kind}" for kind in kinds)
+    if "ids_trained" in names and instruments.judges:
+        add_trained_with(instruments, options, device)
+
+
+def add_trained_with(instruments: Instruments, options: JudgingOptions, device: torch.device) -> None:
+    """What the recognisers of the training see, and how much more than the judges that is."""
+    if not options.trained_with and "ids_trained" in (options.metrics or ()):
+        reason = "needs the weights file of the recogniser of the training: --trained_with FILE"
+        instruments.unavailable.append(Unavailable("Overfit gap", reason))
+    judging = {judge.sha256 for judge in instruments.judges}
+    for path in dict.fromkeys(recognizer_file(path) for path in options.trained_with):
+        trained = Judge(path, options.recognizer_label, device)
+        if trained.sha256 in judging:
+            continue  # allowed to judge: its own figure is there, labelled as no evidence
+        instruments.trained_with.append(trained)
+        instruments.trained_figures.append(trained.trained_figure())
+        instruments.trained_figures += [trained.gap_figure(judge) for judge in instruments.judges]

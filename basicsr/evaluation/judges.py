@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -98,6 +99,18 @@ class Judge:
             )  # fmt: skip
         return found
 
+    def trained_figure(self) -> Figure:
+        """IDS by this recogniser of the training: it measures the optimisation and ranks nothing."""
+        of = "restored against GT, by a recogniser of the training (loss or tokens): no evidence"
+        return self.figure("ids_trained", "Trained with, no evidence: IDS", "neither", of, "[-1, 1]")
+
+    def gap_figure(self, judge: Judge) -> Figure:
+        """How much more this recogniser of the training sees than a judge."""
+        label = f"Overfit gap: IDS ({self.name}, trained with) - IDS ({judge.name})"
+        of = f"difference of the two cosines, to be compared with the gap of a baseline; judge: {judge.protocol}"
+        figure = self.figure("gap", label, "neither", of, "[-2, 2]")
+        return replace(figure, key=gap_key(self, judge), label=label, judge=judge.name)
+
     def figure(self, kind: Kind, label: str, better: str, of: str, value_range: str) -> Figure:
         """One figure of this judge."""
         inside = f"{self.name}, {self.kind}" if self.kind else self.name
@@ -113,6 +126,11 @@ class Judge:
             weights_sha256=self.sha256,
             value_range=value_range,
         )
+
+
+def gap_key(trained: Judge, judge: Judge) -> str:
+    """Key of the figure that `Judge.gap_figure` describes."""
+    return f"gap_{trained.key}_{judge.key}"
 
 
 class EmbeddingStore:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from basicsr.evaluation.instruments import Instruments
-from basicsr.evaluation.judges import Digest, Embedding, EmbeddingStore, Judge, to_range
+from basicsr.evaluation.judges import Digest, Embedding, EmbeddingStore, Judge, gap_key, to_range
 from basicsr.evaluation.loading import LoadedPair, batches, load_pair, read_ahead, read_face
 from basicsr.evaluation.results import EvaluationPair, Failure
 from basicsr.metrics.fid import Floats, GaussianStatistics
@@ -50,15 +51,25 @@ class Stopwatch:
         self.pictures[label] = self.pictures.get(label, 0) + pictures
 
 
+class PersonPhoto(NamedTuple):
+    """A photo of a person that no network made."""
+
+    identity: str
+    digest: Digest
+    vector: Floats  # (E,)
+    name: str  # of the pair
+
+
 @dataclass
 class Share:
     """What one rank has measured; plain numbers and arrays, so that ranks can exchange it."""
 
     values: Values
     failures: list[Failure] = field(default_factory=list)
-    people: dict[str, list[tuple[str, Digest, Floats]]] = field(default_factory=dict)  # judge -> photos of people
+    people: dict[str, list[PersonPhoto]] = field(default_factory=dict)  # by judge
     fid_of_run: dict[str, GaussianStatistics] = field(default_factory=dict)
     fid_of_gt: GaussianStatistics = field(default_factory=GaussianStatistics)
+    gt_as_ref: Counter[str] = field(default_factory=Counter)  # run -> pictures whose reference is the ground truth
     seconds: dict[str, float] = field(default_factory=dict)
     pictures: dict[str, int] = field(default_factory=dict)
 
@@ -72,6 +83,7 @@ class Measurer:
         keys = [figure.key for figure in instruments.figures()]
         self.share = Share({run: {key: {} for key in keys} for run in runs})
         self.store = EmbeddingStore(instruments.judges)
+        self.trained_store = EmbeddingStore(instruments.trained_with)
         self.gt_digests: dict[str, Digest] = {}  # by pair
         self.watch = Stopwatch(device)
 
@@ -81,7 +93,7 @@ class Measurer:
         self.embed_faces(pairs)
         loaded = progress(read_ahead(lambda pair: load_pair(pair, self.instruments), pairs), len(pairs), "judging")
         start = time.perf_counter()
-        for batch in batches(self.usable(item for _, item in loaded), lambda item: item.size):
+        for batch in batches(self.usable(item for _, item in loaded), lambda item: item.size, self.device):
             self.watch.count(READING, time.perf_counter() - start, sum(len(item.restored) for item in batch))
             self.measure(batch)
             start = time.perf_counter()
@@ -129,15 +141,16 @@ class Measurer:
                 if not isinstance(found, str):
                     yield found
 
-        for batch in batches(readable(), lambda item: item[0].shape):
+        for batch in batches(readable(), lambda item: item[0].shape, self.device):
             self.embed([digest for _, digest in batch], [image for image, _ in batch])
 
-    def embed(self, digests: Sequence[Digest], images: Sequence[Tensor]) -> None:
-        """Embed what is new."""
+    def embed(self, digests: Sequence[Digest], images: Sequence[Tensor], store: EmbeddingStore | None = None) -> None:
+        """Embed what is new, for the judges or another store's recognisers."""
+        store = store or self.store
         start = time.perf_counter()
-        new = self.store.add(digests, images, self.device)
+        new = store.add(digests, images, self.device)
         if new:
-            label = " + ".join(judge.name for judge in self.instruments.judges)
+            label = " + ".join(judge.name for judge in store.judges)
             self.watch.count(label, time.perf_counter() - start, new)
 
     def measure(self, batch: list[LoadedPair]) -> None:
@@ -148,8 +161,9 @@ class Measurer:
             gt = to_range(torch.stack([item.gt for item in batch if item.gt is not None]).to(self.device))
             if self.instruments.with_masks:
                 masks = torch.stack([item.mask for item in batch if item.mask is not None]).to(self.device)
-            if self.instruments.judges:
-                self.embed([item.gt_digest for item in batch], [item.gt for item in batch if item.gt is not None])
+            for store in (self.store, self.trained_store) if self.instruments.judges else ():
+                pictures = [item.gt for item in batch if item.gt is not None]
+                self.embed([item.gt_digest for item in batch], pictures, store)
                 self.gt_digests.update((item.pair.name, item.gt_digest) for item in batch)
         references: dict[str, Any] = {}
         for gauge in self.instruments.gauges:
@@ -197,11 +211,15 @@ class Measurer:
                 fid.of_run.setdefault(run, GaussianStatistics()).add(fid.net(restored))
         if self.instruments.judges:
             self.embed([item.digests[run] for item in items], pictures)
+            if gt is not None:
+                self.embed([item.digests[run] for item in items], pictures, self.trained_store)
             for item in items:
                 self.judge_identity(run, item)
 
     def judge_identity(self, run: str, item: LoadedPair) -> None:
         """The identity figures of one restored picture."""
+        given = [self.store.files[path] for path in item.pair.refs.get(run, ())]
+        self.share.gt_as_ref[run] += bool(item.gt_digest) and item.gt_digest in given
         for judge in self.instruments.judges:
             own = self.store.of(judge, item.digests[run])
             if isinstance(own, str):
@@ -211,6 +229,19 @@ class Measurer:
             for of, figure in self.instruments.identity_figures:
                 if of is judge and figure.kind in cosines:
                     self.put(run, figure.key, item.pair.name, cosines[figure.kind])
+            if "ids" in cosines:
+                self.compare_with_training(run, item, judge, cosines["ids"])
+
+    def compare_with_training(self, run: str, item: LoadedPair, judge: Judge, ids: float) -> None:
+        """IDS by the recognisers of the training, and how much more that is than the judge's."""
+        for trained in self.instruments.trained_with:
+            own, gt = (self.trained_store.of(trained, digest) for digest in (item.digests[run], item.gt_digest))
+            if isinstance(own, str) or isinstance(gt, str):
+                self.fail(item.pair.name, run, f"trained with: {own if isinstance(own, str) else gt}")
+                continue
+            seen = float(own @ gt)
+            self.put(run, f"ids_trained_{trained.key}", item.pair.name, seen)
+            self.put(run, gap_key(trained, judge), item.pair.name, seen - ids)
 
     def cosines(self, judge: Judge, run: str, item: LoadedPair, own: Tensor) -> dict[str, float]:
         """Values by kind of figure; a kind whose picture is missing is left out."""
@@ -257,4 +288,4 @@ class Measurer:
                 for digest in digests:
                     found = self.store.of(judge, digest) if isinstance(digest, bytes) else None
                     if isinstance(digest, bytes) and isinstance(found, Tensor):
-                        photos.append((pair.identity, digest, found.numpy()))
+                        photos.append(PersonPhoto(pair.identity, digest, found.numpy(), pair.name))

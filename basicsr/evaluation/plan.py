@@ -11,9 +11,11 @@ import msgspec
 from msgspec import Meta
 
 from basicsr.config.yaml_loader import OptionTree, load_tree
-from basicsr.evaluation.instruments import JudgingOptions, legal_metrics
+from basicsr.evaluation.analysis import refuse_unknown_runs
+from basicsr.evaluation.judging_options import JudgingOptions, legal_metrics
 from basicsr.evaluation.sources import Sources
 from basicsr.metrics.fid import PixelRange
+from basicsr.recognizers import find_recognizer
 from basicsr.utils.csv_util import read_rows
 from basicsr.utils.errors import UserError
 
@@ -97,7 +99,22 @@ def read_plan(path: str | os.PathLike[str], force_yml: Sequence[str] = ()) -> Ev
         if (entry.pairs is None) == (entry.lq is None):
             raise tree.error(("sets", name), "give either pairs, or the folder lq.")
         check_metrics(entry, name, tree)
+    check_names(plan, tree)
     return plan
+
+
+def check_names(plan: EvaluationPlan, tree: OptionTree) -> None:
+    """Refuse names that are no folders, and a baseline or roles that name no run."""
+    for kind, names in (("sets", plan.sets), ("runs", plan.runs)):
+        for name in names:
+            if "/" in name or "\\" in name or name in (".", ".."):
+                raise tree.error((kind, name), "becomes the name of a folder: give one without / and \\.")
+    labels = [label for label, _, _ in runs_with_weights(plan)]
+    labels += [name for name, run in plan.runs.items() if run.folder is not None]
+    try:
+        refuse_unknown_runs(labels, plan.baseline, plan.roles)
+    except UserError as error:
+        raise tree.error(("roles" if str(error).startswith("role") else "baseline",), f"{error}.") from error
 
 
 def check_metrics(entry: SetPlan, name: str, tree: OptionTree) -> None:
@@ -178,4 +195,19 @@ def missing_file(plan: EvaluationPlan) -> str | None:
         if run.weights is not None and not Path(run.weights).is_file():
             way_out = f"Train it, or name another: --force_yml runs:{name}:weights=FILE"
             return f"runs.{name}.weights: {run.weights} does not exist. {way_out}"
+    return missing_judge(plan)
+
+
+def missing_judge(plan: EvaluationPlan) -> str | None:
+    """The first file of a judge that is not there, as a line: known before hours of restoring, not after them."""
+    for key in ("recognizers", "trained_with"):
+        for file in getattr(plan, key):
+            if find_recognizer(file) is None:
+                return f"{key}: {file} does not exist. Get it (docs/recognizers.md), or name another in the option file"
+    single = ("detector", "niqe_parameters", "fid_network", "calibration_pairs")
+    named = [(key, file) for key in ("lpips_backbones", "fid_statistics") for file in getattr(plan, key)]
+    for key, file in [*named, *((key, getattr(plan, key)) for key in single)]:
+        if file is not None and not Path(file).is_file():
+            nothing = "~" if key in single else "[]"
+            return f"{key}: {file} does not exist. Get it, or leave its figure out: --force_yml {key}={nothing}"
     return None

@@ -14,23 +14,33 @@ import jinja2
 
 from basicsr.evaluation.analysis import Analysis, analyse
 from basicsr.evaluation.cells import (
+    calibration_row,
     check_rows,
     difference_rows,
+    group_cells,
     main_table,
     percentile_cells,
     slice_tables,
 )
-from basicsr.evaluation.charts import COLORS, NATURAL_COLOR, Curves, curves_svg, distribution_svg
-from basicsr.evaluation.comparison import DETECTABLE_ERRORS
-from basicsr.evaluation.gallery import gallery, slice_gallery
-from basicsr.evaluation.relation_charts import scatter_svg, sweep_svg
+from basicsr.evaluation.charts import (
+    COLORS,
+    MAX_LINES,
+    NATURAL_COLOR,
+    Curves,
+    curves_svg,
+    distribution_svg,
+    spread_svg,
+)
+from basicsr.evaluation.gallery import gallery, slice_gallery, write_grids
+from basicsr.evaluation.relation_charts import Swept, scatter_svg, sweep_svg, trade_off_svg
 from basicsr.evaluation.results import EvaluationResult, Figure
-from basicsr.evaluation.statistics import PERCENTILES
+from basicsr.evaluation.statistics import PERCENTILES, Summary
 from basicsr.evaluation.tables import CONFIDENCE, interval_text
 from basicsr.utils.text_util import write_text
 
 TEMPLATE, TEXT_TEMPLATE = "report.html.j2", "report.md.j2"
 FAILURES_SHOWN = 50
+WIDE_FROM = 9  # runs: the main table then has a row per run, and pictures flow over several lines
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ def write_report(
     curves: Mapping[str, Curves] | None = None,
     analysis: Analysis | None = None,
 ) -> Path:
-    """Write report.html and report.md into `folder`; returns the path of the first.
+    """Write report.html and report.md into `folder`, and grid_<column>.png for slices; returns the path of the first.
 
     Args:
         curves: what `read_curves` found, by the name of the training run.
@@ -57,6 +67,8 @@ def write_report(
         UserError: the folder cannot be written.
     """
     contents = report_contents(result, curves or {}, analysis or analyse(result))
+    if contents["slice_gallery"] is not None:
+        write_grids(contents["slice_gallery"], folder)
     write_text(folder / "report.md", environment(escaped=False).get_template(TEXT_TEMPLATE).render(contents))
     path = folder / "report.html"
     write_text(path, environment(escaped=True).get_template(TEMPLATE).render(contents))
@@ -88,8 +100,11 @@ def report_contents(result: EvaluationResult, curves: Mapping[str, Curves], anal
         "distributions": distributions(result),
         "percentiles": [f"p{p}" for p in PERCENTILES],
         "differences": difference_rows(analysis),
-        "checks": check_rows(analysis),
-        "detectable_errors": f"{DETECTABLE_ERRORS:.2f}",
+        "checks": check_rows(analysis.checks),
+        "overfit": check_rows(analysis.overfit),
+        "calibrations": [calibration_row(found.judge, found) for found in result.calibrations],
+        "groups": [(table, group_cells(table, result.runs)) for table in analysis.groups],
+        "wide": len(result.runs) >= WIDE_FROM,
         "slices": slice_tables(result, analysis),
         "scatters": scatters(result),
         "sweeps": sweeps(result, analysis),
@@ -103,11 +118,12 @@ def report_contents(result: EvaluationResult, curves: Mapping[str, Curves], anal
 def distributions(result: EvaluationResult) -> list[Distribution]:
     """Chart and percentiles of every judge's IDS, with cos(ref, GT) beside it."""
     found = []
-    for figure in [*result.figures_of_kind("ids"), *result.figures_of_kind("ids_gallery")]:
+    judged = [*result.figures_of_kind("ids"), *result.figures_of_kind("ids_gallery")]
+    for figure in judged or result.figures_of_kind("ids_lq"):
         if not result.common_names(figure.key):
             continue
         values = {run: result.values_of(run, figure.key) for run in result.runs}
-        natural_kind = "cos_ref_gt" if figure.kind == "ids" else "cos_ref_gallery"
+        natural_kind = {"ids": "cos_ref_gt", "ids_gallery": "cos_ref_gallery"}.get(figure.kind, "")
         natural = next((f for f in result.figures_of_kind(natural_kind) if f.judge == figure.judge), None)
         if natural is not None and not result.common_names(natural.key):
             natural = None
@@ -121,7 +137,8 @@ def distributions(result: EvaluationResult) -> list[Distribution]:
             cells = percentile_cells(result.summaries[first, natural.key], natural.digits)
             rows.append((natural_label(result, natural), NATURAL_COLOR, cells))
         threshold = next((c.threshold for c in result.calibrations if c.judge == figure.judge), None)
-        svg = distribution_svg(figure.label, values, background, threshold)
+        draw = distribution_svg if len(values) <= MAX_LINES else spread_svg
+        svg = draw(figure.label, values, background, threshold)
         found.append(Distribution(figure.label, svg, rows))
     return found
 
@@ -153,17 +170,20 @@ def scatters(result: EvaluationResult) -> list[tuple[str, str]]:
 
 
 def sweeps(result: EvaluationResult, analysis: Analysis) -> list[str]:
-    """A chart of the means against w, a panel per figure that ranks runs."""
-    if not analysis.sweep:
-        return []
-    figures = [figure for figure in result.figures if figure.better != "neither"]
-    panels: list[tuple[Figure, dict[str, list[tuple[float, float]]]]] = []
-    for figure in figures:
-        lines: dict[str, list[tuple[float, float]]] = {}
+    """A chart of the means against w, a panel per figure that ranks runs; and identity against perceptual distance."""
+
+    def lines_of(figure: Figure) -> dict[str, Swept]:
+        lines: dict[str, list[tuple[float, Summary]]] = {}
         for point in analysis.sweep:
             if (point.run, figure.key) in result.summaries:
-                mean = result.summaries[point.run, figure.key].mean
-                lines.setdefault(point.family, []).append((point.w, mean))
-        if lines:
-            panels.append((figure, lines))
-    return [sweep_svg([(figure.label, lines) for figure, lines in panels])] if panels else []
+                lines.setdefault(point.family, []).append((point.w, result.summaries[point.run, figure.key]))
+        return dict(lines)
+
+    ranked = [figure for figure in result.figures if figure.better != "neither"]
+    panels = [(figure, lines) for figure in ranked if (lines := lines_of(figure))]
+    charts = [sweep_svg([(figure.label, lines) for figure, lines in panels])] if panels else []
+    swept = {figure.kind: (figure, lines) for figure, lines in reversed(panels)}  # the first of each kind
+    if {"perceptual", "ids"} <= swept.keys():
+        (x, across), (y, up) = swept["perceptual"], swept["ids"]
+        charts.append(trade_off_svg(x.label, y.label, {family: (across[family], up[family]) for family in across}))
+    return charts

@@ -13,7 +13,16 @@ from typing import Literal
 
 import numpy as np
 
-from basicsr.evaluation.statistics import Floats, Ints, Summary, cluster_numbers, summarize_columns
+from basicsr.evaluation.statistics import (
+    MIN_CLUSTERS,
+    Floats,
+    Ints,
+    Summary,
+    bootstrap_columns,
+    bootstrap_interval,
+    cluster_numbers,
+    summarize_columns,
+)
 from basicsr.utils.seed import rng_for
 
 PROTOCOL = "idcf-eval/1"  # docs/evaluation.md; a new number whenever a value would change for the same files
@@ -21,7 +30,7 @@ PROTOCOL = "idcf-eval/1"  # docs/evaluation.md; a new number whenever a value wo
 Kind = Literal[
     "pixel", "color", "perceptual", "landmarks", "quality", "set",
     "ids", "ids_ref", "cos_ref_gt", "ids_lq", "cos_lq_gt", "ids_gallery", "cos_lq_gallery", "cos_ref_gallery",
-    "degrees", "miss",
+    "degrees", "miss", "ids_trained", "gap",
 ]  # fmt: skip
 
 
@@ -83,6 +92,7 @@ class Calibration:
 
     judge: str
     source: str  # which pairs
+    num_people: int | None  # None: the pairs came from a table
     num_genuine: int
     num_impostor: int
     genuine_mean: float
@@ -91,7 +101,18 @@ class Calibration:
     impostor_sd: float
     far: float
     threshold: float  # accepted: a cosine above it
+    threshold_low: float | None  # 95 % over people; None: too few of them, or pairs of a table
+    threshold_high: float | None
     tar: float  # share of the genuine pairs above it
+
+
+@dataclass(frozen=True)
+class GroupCalibration:
+    """The same from the photos of one slice alone: a judge is not equally good for all groups of people."""
+
+    column: str
+    value: str
+    calibration: Calibration | str  # or why there is none
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,7 @@ class EvaluationResult:
     set_figures: list[Figure] = field(default_factory=list)  # figures of a whole set, such as FID
     set_values: dict[str, dict[str, float]] = field(default_factory=dict)  # run -> figure key -> value
     calibrations: list[Calibration] = field(default_factory=list)
+    group_calibrations: list[GroupCalibration] = field(default_factory=list)
     speed: dict[str, float] = field(default_factory=dict)  # images per second, by what was computed
     protocol: str = PROTOCOL
 
@@ -163,6 +185,29 @@ class EvaluationResult:
         if not means:
             return None
         return (max if figure.better == "higher" else min)(means, key=lambda run: means[run])
+
+    def best_runs(self, figure: Figure) -> frozenset[str]:
+        """The run with the best mean, and those that are not shown to differ from it (paired, 95 %, over people).
+
+        Empty where no run is shown to differ from the best: there is nothing to rank.
+        """
+        best = self.best_run(figure)
+        names = self.common_names(figure.key)
+        clusters = self.clusters(names)
+        if best is None or int(clusters.max()) + 1 < MIN_CLUSTERS:
+            return frozenset()
+        columns = np.array([self.values_of(run, figure.key) for run in self.runs]).T  # (N, runs)
+        if not np.isfinite(columns).all():
+            return frozenset()
+        columns -= columns[:, [self.runs.index(best)]]
+        draws = bootstrap_columns(columns, clusters, rng_for(self.seed), self.num_resamples)
+        low, high = bootstrap_interval(draws, int(clusters.max()) + 1)
+        level = [run for run, a, b in zip(self.runs, low, high, strict=True) if a <= 0 <= b]
+        return frozenset(level) if len(level) < len(self.runs) else frozenset()
+
+    def num_faulty(self, run: str) -> int:
+        """Pictures of a run with a failure of any kind."""
+        return len({failure.name for failure in self.failures if failure.run in (None, run)})
 
     def figures_of_kind(self, kind: str) -> Sequence[Figure]:
         """Figures of one kind, in order."""

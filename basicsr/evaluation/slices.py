@@ -61,12 +61,17 @@ def make_slices(result: EvaluationResult, columns: Sequence[str] | None = None) 
         if column not in known:
             raise UserError(f"slice '{column}': no picture has it; there are: {', '.join(known) or 'none'}")
     slices = []
-    for column in known if columns is None else columns:
-        groups = group_by(result, column)
-        if len(groups) > (1 if columns is None else 0) and (columns is not None or len(groups) <= MAX_VALUES):
-            rows = [slice_row(result, value, names) for value, names in groups.items()]
-            slices.append(Slice(column, [row for row in rows if row.summaries]))
+    for column, groups in ({c: group_by(result, c) for c in columns} if columns else default_groups(result)).items():
+        rows = [slice_row(result, value, names) for value, names in groups.items()]
+        slices.append(Slice(column, [row for row in rows if row.summaries]))
     return slices
+
+
+def default_groups(result: EvaluationResult) -> dict[str, dict[str, list[str]]]:
+    """Column -> value -> names of the pairs, for all attributes that sort pictures into groups."""
+    columns = dict.fromkeys(key for pair in result.pairs for key in pair.attributes)
+    groups = {column: group_by(result, column) for column in columns}
+    return {column: found for column, found in groups.items() if 1 < len(found) <= MAX_VALUES}
 
 
 def group_by(result: EvaluationResult, column: str) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import torch
 
 from basicsr.evaluation.analysis import Analysis
 from basicsr.evaluation.comparison import Difference
+from basicsr.evaluation.groups import GroupRow, GroupTable
 from basicsr.evaluation.results import EvaluationResult, Failure
 from basicsr.evaluation.runs import METRICS, PER_IMAGE, SLICE_PREFIX
+from basicsr.evaluation.statistics import MIN_CLUSTERS, Summary
 from basicsr.utils.text_util import write_text
 
 CONFIDENCE = 0.95
@@ -130,6 +133,11 @@ def analysis_dict(analysis: Analysis) -> dict[str, Any]:
             {"question": check.question, "answer": check.answer, **difference_entry(check.difference)}
             for check in analysis.checks
         ],
+        "overfit": [
+            {"question": check.question, "answer": check.answer, **difference_entry(check.difference)}
+            for check in analysis.overfit
+        ],
+        "groups": [group_entry(table, row) for table in analysis.groups for row in table.rows],
         "slices": [
             {
                 "column": one.column,
@@ -149,6 +157,25 @@ def analysis_dict(analysis: Analysis) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def group_entry(table: GroupTable, row: GroupRow) -> dict[str, Any]:
+    """One slice as one judge sees it."""
+
+    def by_run(summaries: Mapping[str, Summary]) -> dict[str, Any]:
+        return {
+            run: {"mean": number(found.mean), "ci95": [number(found.ci_low), number(found.ci_high)]}
+            for run, found in summaries.items()
+        }
+
+    return {
+        "column": table.column,
+        "value": row.value,
+        "n": row.n,
+        "calibration": asdict(row.calibration),
+        "normalized_ids": by_run(row.normalized),
+        "not_recognised": by_run(row.missed),
+    }
+
+
 def difference_entry(difference: Difference) -> dict[str, Any]:
     """One difference of a family."""
     contrast = difference.contrast
@@ -163,6 +190,7 @@ def difference_entry(difference: Difference) -> dict[str, Any]:
         "ci95": [number(difference.ci_low), number(difference.ci_high)],
         "p": difference.p,
         "p_holm": difference.p_holm,
+        "standard_error": difference.error,
         "detectable_at_80_percent_power": difference.detectable,
         "verdict": difference.verdict,
     }
@@ -175,8 +203,9 @@ def interval_text(result: EvaluationResult) -> str:
         clusters = max((summary.num_clusters for summary in result.summaries.values()), default=0)
         unit = f"people ({clusters} identities; photos of one person are not independent)"
     return (
-        f"{CONFIDENCE:.0%} percentile bootstrap of the mean over {unit}, {result.num_resamples} resamples, "
-        f"seed {result.seed}, the same draws for all runs"
+        f"{CONFIDENCE:.0%} bootstrap of the mean over {unit}, percentiles widened for their number, "
+        f"{result.num_resamples} resamples, seed {result.seed}, the same draws for all runs; none for fewer than "
+        f"{MIN_CLUSTERS}"
     )
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,15 +99,22 @@ class SSIMMetric(Metric):
 
     def compare(self, restored: Tensor, reference: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """(B, 3, H, W), and what `reference` gives -> (B,) in [-1, 1]."""
-        y, mu_y, var_y = reference
         x = levels(restored, self.crop_border, self.test_y_channel)  # (B, C, H, W)
-        mu_x = window_mean(x)
-        var_x = window_mean(x * x) - mu_x * mu_x
-        cov = window_mean(x * y) - mu_x * mu_y
-        ssim = ((2 * mu_x * mu_y + SSIM_C1) * (2 * cov + SSIM_C2)) / (
-            (mu_x * mu_x + mu_y * mu_y + SSIM_C1) * (var_x + var_y + SSIM_C2)
-        )
-        return ssim.mean(dim=(1, 2, 3))  # (B, C, H-10, W-10) -> (B,)
+        if x.device.type != "cpu":
+            return structural_similarity(x, *reference)
+        # one picture after the other: what is made of it stays in the cache
+        return torch.stack([structural_similarity(*parts) for parts in zip(x, *reference, strict=True)])
+
+
+def structural_similarity(x: Tensor, y: Tensor, mu_y: Tensor, var_y: Tensor) -> Tensor:
+    """Levels (..., C, H, W) twice, the second with means and variances of its windows (..., C, H-10, W-10) -> (...)."""
+    mu_x = window_mean(x)
+    var_x = window_mean(x * x) - mu_x * mu_x
+    mu_xy = mu_x * mu_y
+    cov = window_mean(x * y) - mu_xy
+    above = (mu_xy.mul_(2).add_(SSIM_C1)).mul_(cov.mul_(2).add_(SSIM_C2))
+    below = (mu_x * mu_x).add_(mu_y * mu_y).add_(SSIM_C1).mul_(var_x.add_(var_y).add_(SSIM_C2))
+    return above.div_(below).mean(dim=(-3, -2, -1))
 
 
 def levels(images: Tensor, crop_border: int, test_y_channel: bool) -> Tensor:
@@ -122,10 +131,16 @@ def levels(images: Tensor, crop_border: int, test_y_channel: bool) -> Tensor:
 
 
 def window_mean(images: Tensor) -> Tensor:
-    """Gaussian-weighted mean of each 11x11 window: (B, C, H, W) -> (B, C, H-10, W-10).
+    """Gaussian-weighted mean of each 11x11 window: float64 (..., H, W) -> (..., H-10, W-10).
 
-    Sums of shifted copies, rows then columns: about four times as fast as a float64 convolution on a CPU.
+    On a CPU OpenCV's separable filter, 30 times as fast as a float64 convolution of torch; else sums of shifted copies,
+    rows then columns.
     """
+    if images.device.type == "cpu":
+        kernel, half = np.array(SSIM_WEIGHTS), SSIM_WINDOW // 2
+        planes = images.flatten(0, -3).numpy()  # (..., H, W) -> (N, H, W)
+        means = [cv2.sepFilter2D(plane, cv2.CV_64F, kernel, kernel)[half:-half, half:-half] for plane in planes]
+        return torch.from_numpy(np.stack(means)).unflatten(0, images.shape[:-2])
     for dim in (-2, -1):
         size = images.shape[dim] - SSIM_WINDOW + 1
         total = SSIM_WEIGHTS[0] * images.narrow(dim, 0, size)

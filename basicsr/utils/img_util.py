@@ -149,7 +149,7 @@ def tensor2img(tensor: Tensor) -> Image:
 
 def to_uint8(images: Tensor) -> Tensor:
     """[-1, 1] -> uint8 0..255, clamped and rounded, any shape."""
-    return images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return images.float().clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
 
 
 def quantize(images: Tensor) -> Tensor:
