@@ -260,7 +260,7 @@ class VideoRun:
                 "%s, track %d: the similarity to the references is %.2f, below %g even after restoration: they may be "
                 "of someone else.", job.path, track.number, nearest, self.settings.doubtful,
             )  # fmt: skip
-            facts["doubtful_reference"] = True
+            facts["doubtful_references"] = files
         self.results.add(job, face, figures.seconds, **facts)
 
 
