@@ -19,6 +19,7 @@ import argparse
 import hashlib
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -36,16 +37,24 @@ from basicsr.faces.parsing import FaceParser
 from basicsr.inference import (
     FaceRestorer,
     Job,
-    Request,
     ResultsFile,
     choose_device,
     find_jobs,
-    read_pairs,
     read_results,
 )
-from basicsr.inference.arguments import NAMED_UPSAMPLERS, PARSING, check_arguments, make_parser
+from basicsr.inference.arguments import (
+    WEIGHTS,
+    check_arguments,
+    check_files,
+    detector_file,
+    make_parser,
+    parsing_file,
+    upsampler_file,
+)
 from basicsr.inference.comparison import SWEEP
 from basicsr.inference.gallery import Gallery, people_of, read_gallery
+from basicsr.inference.inputs import default_output, find_requests, videos_in
+from basicsr.inference.jobs import RESULTS_NAME
 from basicsr.inference.photo import Painter
 from basicsr.inference.pipeline import Run, RunSettings
 from basicsr.inference.references import ReferenceReader
@@ -54,7 +63,6 @@ from basicsr.inference.video import VideoRun, VideoSettings, video_output
 from basicsr.inference.video_file import is_video
 from basicsr.utils.cli import run_main
 from basicsr.utils.errors import UserError, WeightsError
-from basicsr.utils.img_util import list_images
 from basicsr.utils.text_util import make_folder
 from basicsr.utils.weights import sha256_of
 
@@ -68,14 +76,6 @@ NOT_IN_FINGERPRINT = (
 )  # fmt: skip
 
 
-def find_requests(args: argparse.Namespace) -> list[Request]:
-    """What to restore, with which references."""
-    if args.pairs is not None:
-        return read_pairs(args.pairs, needs_refs=args.mode == "ref")
-    inputs = list_images(args.input_path, args.recursive) if args.input_path.is_dir() else [args.input_path]
-    return [Request(path, tuple(args.ref)) for path in inputs]
-
-
 def load_detectors(args: argparse.Namespace) -> tuple[FaceDetector | None, FaceDetector | None]:
     """What finds the faces of photos, and of references; None for aligned crops."""
     if args.has_aligned and args.detector is None:
@@ -87,7 +87,7 @@ def load_detectors(args: argparse.Namespace) -> tuple[FaceDetector | None, FaceD
             nms_threshold=args.nms_threshold,
             max_side=args.detect_size,
             num_threads=1,  # the threads that read ahead are the parallelism
-            weights_folder=ROOT / "weights",
+            weights_folder=WEIGHTS,
         )
     except WeightsError as error:
         raise WeightsError(f"{error} Aligned face crops need no detector: --has_aligned.") from error
@@ -96,14 +96,12 @@ def load_detectors(args: argparse.Namespace) -> tuple[FaceDetector | None, FaceD
 
 def make_painter(args: argparse.Namespace, device: str) -> Painter:
     """How faces get back into their photo."""
-    parsing = args.parsing or (PARSING if PARSING.is_file() else None)
+    parsing = parsing_file(args)
     parser = None if args.has_aligned or parsing is None else FaceParser(parsing, device)
     if not args.has_aligned:
-        logger.info("faces are pasted by %s", parsing or f"a soft oval ({PARSING} is not there)")
-    upsampler = None
-    if args.bg_upsampler is not None:
-        path = NAMED_UPSAMPLERS.get(args.bg_upsampler, Path(args.bg_upsampler))
-        upsampler = Upsampler(path, device, args.bg_tile)
+        logger.info("faces are pasted by %s", parsing or "a soft oval: there is no --parsing network")
+    path = upsampler_file(args)
+    upsampler = None if path is None else Upsampler(path, device, args.bg_tile)
     return Painter(
         upscale=args.upscale,
         parser=parser,
@@ -122,8 +120,9 @@ def make_gallery(
         return None
     if restorer.recognizer_file is None:
         raise UserError(f"--ref_dir: {args.weights} takes no identity, so it has no recogniser to tell people apart.")
-    detector = [args.detector, args.detection_model, args.detection_threshold, args.detect_size, args.has_aligned]
-    key = json.dumps([restorer.recognizer_file.sha256, *map(str, detector)])
+    file = detector_file(args)
+    parts = [restorer.recognizer_file.sha256, None if file is None else sha256_of(file)]
+    key = json.dumps([*parts, args.detection_threshold, args.nms_threshold, args.detect_size])
     cache = args.gallery_cache or output / "gallery_embeddings.safetensors"
     return read_gallery(
         args.ref_dir,
@@ -133,17 +132,18 @@ def make_gallery(
         cache=cache,
         threshold=args.match_threshold,
         margin=args.match_margin,
+        doubtful=args.doubtful,
     )
 
 
 def fingerprints(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[Path, str]:
     """Of each result what decides it: weights, flags, and the files that go in, by size and time of change."""
     flags = {name: str(value) for name, value in vars(args).items() if name not in NOT_IN_FINGERPRINT}
-    if not args.weights.is_file():
-        raise WeightsError(f"{args.weights}: no such weights file.")
     people = people_of(args.ref_dir) if args.ref_dir is not None else {}
     gallery = [stamp(path) for files in people.values() for path in files]
-    common: list[Any] = [sha256_of(args.weights), flags, gallery]
+    parts = [detector_file(args), parsing_file(args), upsampler_file(args), args.recognizer, args.self_encoder]
+    files = [stamp(path) for path in parts if path is not None]
+    common: list[Any] = [sha256_of(args.weights), flags, files, gallery]
 
     def digest(job: Job) -> str:
         text = json.dumps([*common, *(stamp(path) for path in (job.path, *job.refs))])
@@ -184,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser(__doc__).parse_args(argv)
     check_arguments(args)
     source = args.pairs or args.input_path
-    output = args.output_path or Path("results") / f"{source.stem}_{args.fidelity_weight}"
+    output = args.output_path or default_output(source, args.fidelity_weight)
     is_clip = args.input_path is not None and is_video(args.input_path)
     folder = output / ("" if is_clip else "restored_faces" if args.has_aligned else "final_results")
     if is_clip:
@@ -197,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
     # references for all inputs: without one of them there is nothing to do, so they are read before the networks
     for path in args.ref:
         read_ref(path)
-    results = ResultsFile(output / "results.json", read_results(output / "results.json"))
+    check_files(args)
+    results = ResultsFile(output / RESULTS_NAME, read_results(output / RESULTS_NAME))
     settings = fingerprints(args, jobs)
     todo = left_to_do(args, jobs, results, settings)
     if args.dry_run:
@@ -235,20 +236,23 @@ def main(argv: list[str] | None = None) -> int:
             VideoRun(restorer, run, clip, results).restore(job)
     else:
         Run(restorer, run, results).restore(todo)
-    return summary(results, len(todo), len(jobs), folder)
+    return summary(results, len(todo), len(jobs), folder, len(videos_in(args)))
 
 
-def summary(results: ResultsFile, num_todo: int, num_jobs: int, folder: Path) -> int:
+def summary(results: ResultsFile, num_todo: int, num_jobs: int, folder: Path, num_videos: int) -> int:
     """What came of the run, in a line or two. Returns the exit code."""
     if results.num_by_other_weights:
         logger.warning("%s: %d faces of earlier runs are by other weights", results.path, results.num_by_other_weights)
     logger.info(
-        "restored %d faces of %d inputs into %s; %d failed", results.num_restored, num_todo, folder, results.num_failed
-    )
+        "restored %d faces of %d inputs into %s; %d failed%s", results.num_restored, num_todo, folder,
+        results.num_failed, f"; {num_videos} videos left out" if num_videos else "",
+    )  # fmt: skip
     if not results.num_restored and num_todo == num_jobs:
         return 2
     return 1 if results.num_failed else 0
 
 
 if __name__ == "__main__":
+    # a run that is told to end says what it has done, as after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run_main(main)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr.inference.gallery import match_faces, people_of, read_gallery
+from basicsr.inference.gallery import Match, match_faces, mode_for, people_of, read_gallery, warn_of_strangers
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image, imread, imwrite
 
@@ -68,6 +68,25 @@ def test_photos_that_cannot_be_used_are_named_and_nobody_is_an_error(
         read_gallery(tmp_path / "h", read, embed, key="k", cache=None)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no such folder"):
         people_of(tmp_path / "nowhere")
+
+
+def test_a_photo_that_is_unlike_the_others_of_its_person_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    embeddings = np.array([[1, 0, 0], [0.6, 0.8, 0], [0, 0, 1]], np.float32)
+    files = [Path(f"{name}.png") for name in "abc"]
+    warn_of_strangers("ann", files, embeddings, doubtful=0.2)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("ann: c.png looks unlike the other photos of the person (cosine 0.00, below 0.2)")
+    caplog.clear()
+    warn_of_strangers("ann", files[:2], embeddings[:2], doubtful=0.2)
+    warn_of_strangers("ann", files[:1], embeddings[:1], doubtful=2.0)
+    assert not caplog.records
+
+
+def test_who_is_refused_is_restored_blind_unless_a_mode_without_references_was_asked_for() -> None:
+    refused, known = Match(None, 0.1, "ann", "below the threshold"), Match("ann", 0.9, "ann")
+    assert [mode_for(asked, refused) for asked in (None, "ref", "self", "none")] == ["none", "none", "self", "none"]
+    for match in (known, None):
+        assert [mode_for(asked, match) for asked in (None, "ref", "self", "none")] == [None, "ref", "self", "none"]
 
 
 def test_the_cache_knows_a_photo_by_its_content_and_another_recogniser_asks_again(tmp_path: Path) -> None:

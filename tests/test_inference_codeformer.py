@@ -14,7 +14,7 @@ from restorer_toys import make_net
 from toy_run import SIZE
 
 import inference_codeformer as tool
-from basicsr.inference import FaceRestorer, Request, find_jobs, pipeline
+from basicsr.inference import FaceRestorer, Request, ResultsFile, find_jobs, photo_files, results_file
 from basicsr.utils.errors import ImageFileError, UserError, WeightsError
 from basicsr.utils.img_util import imread, imwrite
 from basicsr.utils.picture import Picture, write_picture
@@ -144,13 +144,34 @@ def test_a_run_that_is_cut_off_leaves_the_results_of_what_it_has_restored(
             raise end
         write_picture(path, picture, quality)
 
-    monkeypatch.setattr(pipeline, "write_picture", write_all_but_one)
+    monkeypatch.setattr(photo_files, "write_picture", write_all_but_one)
     with pytest.raises(type(end)):
         restore("-i", toy / "faces")
     report = results(tmp_path)
     assert sorted(Path(face["restored"]).name for face in report["faces"]) == names_of(tmp_path)
     assert {"0.png", "1.png"} <= set(names_of(tmp_path))
     assert report["complete"] is False
+
+
+def test_results_are_written_less_often_where_writing_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, slowness, written = [0.0], [0.0], []
+
+    def write_slowly(path: Path, text: str) -> None:
+        now[0] += slowness[0]
+        written.append(now[0])
+
+    monkeypatch.setattr(results_file.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(results_file, "write_text", write_slowly)
+    for slowness[0], pause in ((0.01, 5.0), (2.0, 40.0)):
+        written.clear()
+        results = ResultsFile(tmp_path / "r.json", {"faces": [], "failures": []})
+        results.write()
+        for seconds, count in ((pause - 0.1, 1), (0.2, 2)):
+            now[0] += seconds
+            results.write_when_due()
+            assert len(written) == count
 
 
 def test_nothing_restored_is_exit_code_2_and_each_failure_is_written(toy: Path, restore: Tool, tmp_path: Path) -> None:

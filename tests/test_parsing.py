@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -40,6 +41,18 @@ def test_skin_is_face_and_cloth_is_not_with_a_soft_border(kind: str) -> None:
     assert (row[100], row[400]) == (pytest.approx(1, abs=1e-3), pytest.approx(0, abs=1e-3))
     assert row[255] == pytest.approx(0.5, abs=0.05)
     assert np.abs(np.diff(row)).max() < 0.05
+
+
+def test_the_faces_of_a_group_photo_are_parsed_a_few_at_a_time() -> None:
+    class Counting(Labels):
+        seen: ClassVar[list[int]] = []
+
+        def forward(self, faces: torch.Tensor) -> tuple[torch.Tensor]:
+            self.seen.append(len(faces))
+            return super().forward(faces)
+
+    assert len(parser_with(Counting(1, 1), "ParseNet").masks([np.zeros((8, 8, 3), np.uint8)] * 9)) == 9
+    assert Counting.seen == [4, 4, 1]
 
 
 def test_hair_is_kept_with_the_face_by_both_networks() -> None:

@@ -65,6 +65,17 @@ def test_a_value_between_two_is_rounded_and_not_cut() -> None:
     assert paste_faces(photo, [face], 1.0)[32, 32].tolist() == [100, 100, 100]
 
 
+def test_a_photo_of_sixteen_bit_keeps_them_around_a_face(rng: np.random.Generator) -> None:
+    photo = rng.integers(0, 65536, (160, 200, 3), np.uint16)
+    face = PlacedFace(gray_face(255), placed(100, 80, 80), SIDE)
+    result = paste_faces(photo, [face], 1.0)
+    assert result.dtype == np.uint16
+    assert (result[80, 100] == 65535).all()
+    np.testing.assert_array_equal(result[:40], photo[:40])
+    eight = paste_faces((photo // 257).astype(np.uint8), [face], 1.0)
+    assert np.abs(result / 257 - eight).max() < 1.51  # the rounding of the photo and that of the result
+
+
 def test_neighbours_share_a_pixel_whatever_their_order(rng: np.random.Generator) -> None:
     photo = rng.integers(0, 256, (120, 240, 3), np.uint8)
     faces = [PlacedFace(gray_face(value), placed(x, 60, 100), SIDE) for value, x in ((10, 60), (130, 110), (250, 160))]
@@ -91,7 +102,9 @@ def test_a_face_that_reaches_beyond_the_photo_is_pasted_as_far_as_it_goes() -> N
 
 
 def test_boxes_are_drawn_green_where_the_face_is() -> None:
-    drawn = draw_boxes(np.zeros((300, 300, 3), np.uint8), [np.array([20, 30, 60, 90], np.float32)], 2.0)
+    drawn = draw_boxes(np.zeros((300, 300, 3), np.uint8), {0: np.array([20, 30, 60, 90], np.float32)}, 2.0)
     assert drawn[60, 80].tolist() == [0, 255, 0]
     assert drawn[150, 40].tolist() == [0, 255, 0]
     assert drawn[120, 80].tolist() == [0, 0, 0]
+    other = draw_boxes(np.zeros((300, 300, 3), np.uint8), {7: np.array([20, 30, 60, 90], np.float32)}, 2.0)
+    assert (other != drawn).any(), "the number is that of the face"

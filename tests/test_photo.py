@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,14 @@ from basicsr.faces import load_detector
 from basicsr.inference import FaceRestorer, ReferenceReader, RestoredFace
 from basicsr.inference.batch import restore_each
 from basicsr.inference.gallery import Gallery, Person
+from basicsr.inference.inputs import default_output
 from basicsr.inference.photo import Painter
+from basicsr.inference.photo_files import is_of_one_photo
+from basicsr.inference.upsampler import Upsampler
+from basicsr.utils.deep_picture import to_eight
 from basicsr.utils.errors import ImageFileError, UserError
-from basicsr.utils.img_util import imread, imwrite
+from basicsr.utils.img_util import Image, imread, imwrite
+from basicsr.utils.picture import Picture, read_picture, write_picture
 
 Tool = Callable[..., int]
 
@@ -102,6 +110,21 @@ def test_format_and_names_follow_the_flags_and_sub_folders_are_read_when_asked(
     assert sorted(path.name for path in (tmp_path / "out/final_results").rglob("*.webp")) == ["a.webp", "c.webp"]
 
 
+def test_results_below_the_input_folder_are_no_input_of_the_next_run(
+    toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    imwrite(tmp_path / "album/a.png", photo_with((1, 1)))
+    imwrite(tmp_path / "album/final_results/mine.png", photo_with((1, 1)))  # a folder of that name is no result
+    out = tmp_path / "album/out"
+    for _ in range(2):
+        assert restore("-i", tmp_path / "album", "-o", out, "--recursive") == 0
+        assert sorted(path.name for path in (out / "final_results").iterdir()) == ["a.png", "mine.png"]
+    assert "6 results of earlier runs below it are left out" in caplog.text
+    assert restore("-i", out / "cropped_faces", "--has_aligned", "-o", tmp_path / "again") == 0, "asked for by name"
+    with pytest.raises(ImageFileError, match="nothing but results"):
+        restore("-i", out, "--recursive")
+
+
 def test_references_are_aligned_and_several_faces_are_warned_of(
     toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,10 +141,38 @@ def test_references_of_someone_else_are_reported(
     toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     restore("-i", toy / "one.png", "--ref", toy / "people/bob.png", "--doubtful", "2")
-    assert any("may be of someone else" in record.getMessage() for record in caplog.records)
-    assert results(tmp_path)["faces"][0]["doubtful_reference"] is True
+    assert any("bob.png is" in r.getMessage() and "may be someone else" in r.getMessage() for r in caplog.records)
+    assert results(tmp_path)["faces"][0]["doubtful_references"] == [str(toy / "people/bob.png")]
     restore("-i", toy / "one.png", "--ref", toy / "people/bob.png", "--doubtful=-1")
-    assert "doubtful_reference" not in results(tmp_path)["faces"][0]
+    assert "doubtful_references" not in results(tmp_path)["faces"][0]
+
+
+def test_of_several_references_the_one_of_someone_else_is_named(
+    toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = [toy / "people/ann/a.png", toy / "people/bob.png"]
+    monkeypatch.setattr(FaceRestorer, "_similarities", lambda self, faces, known: [[0.75, 0.25]] * len(known))
+    assert restore("-i", toy / "one.png", "--ref", *refs, "--doubtful", "0.5") == 0
+    (face,) = results(tmp_path)["faces"]
+    assert (face["similarity_before"], face["similarity_to_each"]) == (0.5, [[0.75, 0.75], [0.25, 0.25]])
+    assert face["doubtful_references"] == [str(refs[1])]
+    said = [record.getMessage() for record in caplog.records if "someone else" in record.getMessage()]
+    assert len(said) == 1
+    assert "bob.png is 0.25, below 0.5 even after restoration" in said[0]
+
+
+def test_references_that_show_two_people_are_warned_of_once(
+    toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refs = [toy / "people/ann/a.png", toy / "people/bob.png"]
+    for doubtful, count in (("2", 2), ("-1", 0)):
+        caplog.clear()
+        assert restore("-i", toy / "two.png", "--ref", *refs, f"--doubtful={doubtful}") == 0
+        said = [r.getMessage() for r in caplog.records if "they may show two people" in r.getMessage()]
+        assert len(said) == count
+        assert [ref.name for ref, line in zip(refs, said, strict=False) if str(ref) in line] == ["a.png", "bob.png"][
+            :count
+        ]
 
 
 def test_a_gallery_matches_one_to_one_and_says_why_not(toy: Path, restore: Tool, tmp_path: Path) -> None:
@@ -132,7 +183,7 @@ def test_a_gallery_matches_one_to_one_and_says_why_not(toy: Path, restore: Tool,
     assert 1 <= len(matched) == len({face["person"] for face in matched})
     for face in faces:
         if face["person"] is None:
-            assert (face["refs"], face["mode"]) == ([], "self")
+            assert (face["refs"], face["mode"], face["w_id"]) == ([], "none", None), "blind"
             assert "which is more similar" in face["match_refused"]
         else:
             assert face["mode"] == "ref"
@@ -141,6 +192,11 @@ def test_a_gallery_matches_one_to_one_and_says_why_not(toy: Path, restore: Tool,
     assert restore("-i", toy / "two.png", "--ref_dir", toy / "people", "--match_threshold", "1.5") == 0
     assert {face["person"] for face in results(tmp_path)["faces"]} == {None}
     assert "below the threshold 1.5" in results(tmp_path)["faces"][0]["match_refused"]
+    assert {face["mode"] for face in results(tmp_path)["faces"]} == {"none"}
+    assert (
+        restore("-i", toy / "two.png", "--ref_dir", toy / "people", "--match_threshold", "1.5", "--mode", "self") == 0
+    )
+    assert {face["mode"] for face in results(tmp_path)["faces"]} == {"self"}, "it was asked for"
 
 
 def test_a_gallery_is_embedded_once(toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,6 +237,108 @@ def test_an_interrupted_run_goes_on_and_changed_settings_restore_again(
     assert restored == [1, 1, 3]
 
 
+def test_another_detector_file_of_the_same_name_restores_again(toy: Path, restore: Tool, tmp_path: Path) -> None:
+    detector = tmp_path / "d.onnx"
+    detector.write_bytes((toy / "scrfd.onnx").read_bytes())
+    said = []
+    for age in (10**9, 10**9, 2 * 10**9):
+        os.utime(detector, (age, age))
+        assert restore("-i", toy / "one.png", "--detector", detector, "--resume") == 0
+        said.append((tmp_path / "out/final_results/one.png").stat().st_mtime_ns)
+    assert said[0] == said[1] < said[2]
+
+
+def test_videos_in_a_folder_of_pictures_are_named_and_counted(
+    toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    imwrite(tmp_path / "in/a.png", photo_with((1, 1)))
+    for name in ("clip.mp4", "below/deep.MOV"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"a video")
+    for more, count in ((), 1), (("--recursive",), 2):
+        caplog.clear()
+        assert restore("-i", tmp_path / "in", *more) == 0
+        assert f"Restore it by itself: -i {tmp_path / 'in/clip.mp4'}" in caplog.text
+        assert f"0 failed; {count} videos left out" in caplog.text
+    (tmp_path / "in/a.png").unlink()
+    with pytest.raises(ImageFileError, match="no pictures"):
+        restore("-i", tmp_path / "in")
+
+
+def test_a_photo_of_sixteen_bit_comes_back_with_sixteen_where_the_format_has_them(
+    toy: Path, restore: Tool, tmp_path: Path
+) -> None:
+    photo = photo_with((1, 1)).astype(np.uint16) * 256 + np.random.default_rng(0).integers(
+        0, 256, (128, 128, 3), np.uint16
+    )
+    write_picture(tmp_path / "in.png", Picture(to_eight(photo), deep=photo))
+    for ext, more, kept in (("png", (), True), ("tif", (), True), ("bmp", (), False), ("png", ("--draw_box",), False)):
+        assert restore("-i", tmp_path / "in.png", "-s", "1", "--ext", ext, *more) == 0
+        final = read_picture(tmp_path / f"out/final_results/in.{ext}", deep=True)
+        assert (final.deep is not None) == kept, ext
+        if final.deep is not None:
+            np.testing.assert_array_equal(final.deep[:, 100:], photo[:, 100:])  # no face there
+            assert (final.deep[50:80, 50:80] != photo[50:80, 50:80]).mean() > 0.9
+
+
+def test_the_default_output_is_called_by_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my.album").mkdir()
+    monkeypatch.chdir(tmp_path / "my.album")
+    for source, name in (("../a.b.jpg", "a.b_0.5"), (".", "my.album_0.5"), ("../my.album", "my.album_0.5")):
+        assert default_output(Path(source), 0.5) == Path("results") / name
+
+
+def test_too_little_memory_to_enlarge_a_photo_costs_that_photo_alone(
+    toy: Path, restore: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Greedy(Upsampler):
+        def __init__(self, *_: object) -> None:
+            self.tile, self.lock = 400, threading.RLock()
+
+        def _enlarged(self, image: Image) -> Image:
+            if image.mean() > 50:  # the photo of two faces
+                raise torch.OutOfMemoryError("too much")
+            return image
+
+    monkeypatch.setattr(tool, "Upsampler", Greedy)
+    for name in ("one", "two"):
+        imwrite(tmp_path / f"in/{name}.png", imread(toy / f"{name}.png"))
+    assert restore("-i", tmp_path / "in", "--bg_upsampler", toy / "net.pth") == 1
+    assert (tmp_path / "out/final_results/one.png").is_file()
+    (failure,) = results(tmp_path)["failures"]
+    assert failure["error"].endswith("two.png: not enough memory to enlarge tiles of 400 px. Lower --bg_tile.")
+
+
+def test_a_name_that_is_too_long_for_its_results_costs_that_photo_alone(
+    toy: Path, restore: Tool, tmp_path: Path
+) -> None:
+    for name in ("a" * 251, "b" * 240, "c"):
+        imwrite(tmp_path / "photo.png", photo_with((1, 1)))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "photo.png").rename(tmp_path / f"in/{name}.png")
+    assert restore("-i", tmp_path / "in") == 1
+    assert sorted(path.stem[0] for path in (tmp_path / "out/final_results").iterdir()) == ["b", "c"]
+    (failure,) = results(tmp_path)["failures"]
+    assert "aaa_00.png: cannot be written (File name too long)" in failure["error"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "goes_on"),
+    [
+        (ValueError("image size exceeds the limit of WebP"), True),
+        (OSError("encoder error"), True),
+        (OSError(errno.ENAMETOOLONG, "too long"), True),
+        (OSError(errno.ENOSPC, "no space"), False),
+        (None, False),
+    ],
+)
+def test_a_run_goes_on_where_a_photo_itself_is_why_it_cannot_be_written(cause: Exception | None, goes_on: bool) -> None:
+    error = ImageFileError("a.webp: cannot be written.")
+    error.__cause__ = cause
+    assert is_of_one_photo(error) is goes_on
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,9 +356,17 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
         (["--face_upsample"], "Name one with --bg_upsampler"),
         (["-s", "0"], "--upscale is 0"),
         (["--quality", "0"], "--quality is 0"),
+        (["--suffix", "a/b"], "--suffix a/b: is a part of a file's name"),
         (["--detector", "nowhere.onnx"], "no such detector file"),
         (["--detection_threshold", "7"], r"expected 0 \.\. 1"),
-        (["--parsing", "nowhere.pth"], "nowhere.pth: no such weights file"),
+        (["--parsing", "nowhere.pth"], r"nowhere\.pth: no such weights file\..*--parsing FILE.*parsing_parsenet\.pth"),
+        (
+            ["--weights", "nowhere.pth"],
+            r"nowhere\.pth: no such weights file\..*--weights FILE.*models\.py codeformer\.pth",
+        ),
+        (["--bg_upsampler", "x2.pth"], r"x2\.pth: no such weights file\..*--bg_upsampler FILE.*RealESRGAN_x2plus\.pth"),
+        (["--detector", "face_detection_yunet_2023mar.onnx"], r"no such detector file\..*YuNet .*github\.com/opencv"),
+        (["--detector", "buffalo_l"], r"no such detector file\..*~/\.insightface/models"),
     ],
 )
 def test_flags_that_cannot_be_are_one_line(toy: Path, restore: Tool, flags: list[str], says: str) -> None:
@@ -225,9 +391,10 @@ def test_from_python_a_photo_gives_what_the_command_gives(toy: Path, restore: To
     assert [face.restored.mode for face in photo.faces] == ["ref", "ref"]
     people = [Person("bob", (toy / "people/bob.png",), restorer.embed([ref]).numpy()[0])]
     gallery = Gallery(people, reader.read, threshold=-1)
-    known = restorer.restore_photo(toy / "one.png", detector=detector, gallery=gallery)
-    assert known.faces[0].match is not None
-    assert (known.faces[0].match.person, known.faces[0].restored.mode) == ("bob", "ref")
+    for threshold, expected in ((-1.0, ("bob", "ref")), (1.5, (None, "none"))):
+        gallery.threshold = threshold
+        known = restorer.restore_photo(toy / "one.png", detector=detector, gallery=gallery)
+        assert (known.faces[0].person, known.faces[0].restored.mode) == expected
     with pytest.raises(ImageFileError, match="no face found"):
         restorer.restore_photo(photo_with(), detector=detector)
 
@@ -241,7 +408,7 @@ def test_one_face_that_fails_and_too_little_memory_cost_the_others_nothing() -> 
                 raise ImageFileError("no embedding")
             return crops
 
-    found = restore_each(Toy(), [1, 2, 13, 4, 5], [0] * 5)  # type: ignore[arg-type, list-item]
+    found = restore_each(Toy(), [1, 2, 13, 4, 5], [0] * 5, [None] * 5)  # type: ignore[arg-type, list-item]
     assert [str(face) for face in found] == ["1", "2", "no embedding", "4", "5"]
 
 
@@ -256,6 +423,7 @@ def test_a_network_of_spandrel_enlarges_in_tiles_without_a_seam() -> None:
         torch.nn.init.constant_(blur.weight, 1 / 27)
         net = torch.nn.Sequential(blur, torch.nn.Upsample(scale_factor=2))
         upsampler.model, upsampler.device, upsampler.scale, upsampler.tile = net, torch.device("cpu"), 2, tile
+        upsampler.lock = threading.RLock()
     photo = photo_with((1, 1), size=100)
     large = whole.enlarge(photo)
     assert large.shape == (200, 200, 3)

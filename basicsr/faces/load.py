@@ -28,6 +28,10 @@ NAMED_FILES = {
 }
 NOT_TAKEN = ("YOLOv5l", "YOLOv5n", "dlib")  # names of upstream's tool that stand for no detector here
 ALIGNED = ("aligned", "none")
+SOURCES = (
+    "SCRFD: github.com/deepinsight/insightface; YuNet: github.com/opencv/opencv_zoo; RetinaFace: python "
+    "scripts/download_pretrained_models.py detection_Resnet50_Final.pth"
+)
 KINDS = "SCRFD with landmarks (.onnx), YuNet (.onnx), RetinaFace of facexlib (.pth)"
 
 
@@ -110,7 +114,7 @@ def find_detector(name: str | Path, weights_folder: Path = Path("weights")) -> P
     places = [path, Path(PACKS_FOLDER).expanduser() / path]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
-        raise WeightsError(f"{name}: no such detector file. Known are {KINDS}, or a pack in {PACKS_FOLDER}.")
+        raise WeightsError(f"{name}: no such detector file. Known are {KINDS}, or a pack in {PACKS_FOLDER}. {SOURCES}.")
     files = sorted([*folder.glob("det_*.onnx"), *folder.glob("scrfd_*.onnx")])
     files = files or sorted((folder / folder.name).glob("scrfd_*.onnx"))  # antelopev2.zip unpacks one level too deep
     if len(files) != 1:

@@ -21,6 +21,7 @@ from basicsr.utils.weights import load_state
 
 # classes that are not pasted, by network: the two number them differently
 NOT_FACE = {"ParseNet": (0, 14, 16, 17, 18), "BiSeNet": (0, 14, 15, 16, 18)}
+FACES_AT_ONCE = 4  # a group photo has many
 BLUR_KERNEL, BLUR_SIGMA = 101, 11.0  # px of PARSING_SIZE, applied twice
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -37,9 +38,13 @@ class FaceParser:
         self.net = build_parsing(load_state(path), Path(path)).to(self.device)
         self.kind = type(self.net).__name__
 
-    @torch.inference_mode()
     def masks(self, faces: Sequence[Image]) -> list[Mask]:
         """Soft masks (512, 512), 0..1, of restored faces, uint8 BGR (S, S, 3) each."""
+        parts = [faces[i : i + FACES_AT_ONCE] for i in range(0, len(faces), FACES_AT_ONCE)]
+        return [mask for part in parts for mask in self._masks(part)]
+
+    @torch.inference_mode()
+    def _masks(self, faces: Sequence[Image]) -> list[Mask]:
         size = (PARSING_SIZE, PARSING_SIZE)
         resized = [np.asarray(cv2.resize(face, size, interpolation=cv2.INTER_LINEAR), np.uint8) for face in faces]
         batch = torch.stack([img2tensor(face) for face in resized]).to(self.device)  # (B, 3, 512, 512)

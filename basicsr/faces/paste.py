@@ -7,7 +7,7 @@ Shapes: H, W canvas (the photo, enlarged); F side of a restored face; M side of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from basicsr.faces.align import Points
 from basicsr.utils.img_util import Image
+
+Canvas = NDArray[Any]  # uint8 or uint16 BGR (H, W, 3); faces have 8 bit
 
 Mask = NDArray[np.float32]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two are not part of it
@@ -58,16 +60,16 @@ def smooth_step(x: NDArray[np.floating[Any]]) -> Mask:
     return np.asarray(x * x * (3 - 2 * x), np.float32)
 
 
-def paste_faces(canvas: Image, faces: Sequence[PlacedFace], scale: float) -> Image:
+def paste_faces(canvas: Canvas, faces: Sequence[PlacedFace], scale: float) -> Canvas:
     """The canvas with the faces in it. Pixels that no mask reaches stay as they are, bit for bit.
 
     Where masks of neighbours meet they share the pixel in proportion, whatever the order of the faces.
 
     Args:
-        canvas: uint8 BGR (H, W, 3), the photo enlarged by `scale`.
+        canvas: the photo enlarged by `scale`.
         scale: px of the canvas per px of the photo.
     """
-    result = canvas.copy()
+    result, white = canvas.copy(), np.iinfo(canvas.dtype).max
     places = [(face, _rectangle(face, scale, canvas.shape)) for face in faces]
     for group in _touching([(face, place) for face, place in places if place is not None]):
         left, top = min(r[0] for _, r in group), min(r[1] for _, r in group)
@@ -77,19 +79,19 @@ def paste_faces(canvas: Image, faces: Sequence[PlacedFace], scale: float) -> Ima
         for face, (x0, y0, x1, y1) in group:
             pixels, mask = _warped(face, scale, (x0, y0, x1, y1))
             window = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-            painted[window] += pixels * mask
+            painted[window] += pixels * (mask * (white / 255))
             weight[window] += mask
         below = canvas[top:bottom, left:right]
         blended = below * (1 - np.minimum(weight, 1)) + painted / np.maximum(weight, 1)
-        result[top:bottom, left:right] = np.where(weight > 0, np.rint(np.clip(blended, 0, 255)), below)
+        result[top:bottom, left:right] = np.where(weight > 0, np.rint(np.clip(blended, 0, white)), below)
     return result
 
 
-def draw_boxes(canvas: Image, boxes: Sequence[NDArray[np.float32]], scale: float) -> Image:
-    """The canvas with a numbered green box around each face. `boxes`: (4,) each, px of the photo."""
+def draw_boxes(canvas: Image, boxes: Mapping[int, NDArray[np.float32]], scale: float) -> Image:
+    """The canvas with green boxes, (4,) each, px of the photo, by the number that is drawn beside them."""
     result = canvas.copy()
     width = max(1, round(min(canvas.shape[:2]) / 300))
-    for number, box in enumerate(boxes):
+    for number, box in boxes.items():
         left, top, right, bottom = (round(float(value)) for value in box * scale)
         cv2.rectangle(result, (left, top), (right, bottom), BOX_COLOUR, width)
         place = (left, max(top - 2 * width, 12 * width))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from basicsr.faces.load import ALIGNED, find_detector
 from basicsr.inference.gallery import MATCH_MARGIN, MATCH_THRESHOLD
-from basicsr.inference.run_settings import DOUBTFUL
-from basicsr.inference.values import check_knobs
+from basicsr.inference.values import DOUBTFUL, check_knobs
 from basicsr.inference.video_file import is_video
-from basicsr.utils.errors import UserError
+from basicsr.utils.errors import UserError, WeightsError
 
-WEIGHTS = Path("weights")
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"  # where scripts/download_pretrained_models.py puts them
 NAMED_UPSAMPLERS = {"realesrgan": WEIGHTS / "realesrgan/RealESRGAN_x2plus.pth"}  # upstream's word
 PARSING = WEIGHTS / "facelib/parsing_parsenet.pth"
 FORMATS = ("auto", "png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp")
@@ -23,7 +23,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("-i", "--input_path", type=Path, help="picture, folder of pictures, or video")
     parser.add_argument("-o", "--output_path", type=Path, help="default: results/<input name>_<w>")
     parser.add_argument("-w", "--fidelity_weight", type=float, default=0.5, help="0 quality .. 1 fidelity to the input")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS / "CodeFormer/codeformer.pth")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS / "CodeFormer/codeformer.pth",
+                        help="of the network (default: weights/CodeFormer/codeformer.pth)")  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--precision", choices=["auto", "float32", "bf16", "fp16"], default="float32",
                         help="float32 (default, as released); auto: bf16 where the device has it")  # fmt: skip
@@ -70,7 +71,11 @@ def _add_photos(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--bg_upsampler", help="weights file of any network that spandrel reads, or realesrgan")
     group.add_argument("--face_upsample", action="store_true", help="enlarge the faces by the --bg_upsampler, too")
     group.add_argument("--bg_tile", type=int, default=400, help="px of a tile of the --bg_upsampler; 0: no tiles")
-    group.add_argument("--parsing", type=Path, help=f"ParseNet or BiSeNet (default: {PARSING}, else a soft oval)")
+    group.add_argument(
+        "--parsing",
+        type=Path,
+        help="ParseNet or BiSeNet (default: weights/facelib/parsing_parsenet.pth where it is there, else a soft oval)",
+    )
     group.add_argument(
         "--keep_gray", action=argparse.BooleanOptionalAction, default=True, help="gray photos stay gray (default)"
     )
@@ -96,6 +101,43 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--threads", type=int, default=2, help="that read ahead, and as many that write behind")
 
 
+def detector_file(args: argparse.Namespace) -> Path | None:
+    """Weights of the detector; None for aligned crops, which need none."""
+    if args.detector in ALIGNED or (args.has_aligned and args.detector is None):
+        return None
+    return find_detector(args.detector or args.detection_model, WEIGHTS)
+
+
+def parsing_file(args: argparse.Namespace) -> Path | None:
+    """Weights of the parsing network: those of the flag, else the usual ones where they are there."""
+    given: Path | None = args.parsing
+    return given or (PARSING if PARSING.is_file() else None)
+
+
+def upsampler_file(args: argparse.Namespace) -> Path | None:
+    """Weights of the --bg_upsampler."""
+    name: str | None = args.bg_upsampler
+    return None if name is None else NAMED_UPSAMPLERS.get(name, Path(name))
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Refuse weights that are not there, and say which to put where.
+
+    Raises:
+        WeightsError: one is missing.
+    """
+    for flag, path, released in (
+        ("--weights", args.weights, "codeformer.pth"),
+        ("--bg_upsampler", upsampler_file(args), "RealESRGAN_x2plus.pth"),
+        ("--parsing", parsing_file(args), "parsing_parsenet.pth"),
+    ):
+        if path is not None and not path.is_file():
+            raise WeightsError(
+                f"{path}: no such weights file. Name yours with {flag} FILE, or fetch the released one into weights/: "
+                f"python scripts/download_pretrained_models.py {released}."
+            )
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuse what cannot work before anything is loaded."""
     if (args.input_path is None) == (args.pairs is None):
@@ -115,6 +157,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     for name, low in (("batch_size", 1), ("threads", 1), ("bg_tile", 0), ("cpu_threads", 1)):
         if getattr(args, name) is not None and getattr(args, name) < low:
             raise UserError(f"--{name} is {getattr(args, name)}, expected at least {low}.")
+    if args.suffix is not None and set(args.suffix) & set("/\\"):
+        raise UserError(f"--suffix {args.suffix}: is a part of a file's name, expected no slash in it.")
     if not 0 < args.upscale <= 16:
         raise UserError(f"--upscale is {args.upscale:g}, expected more than 0 and at most 16.")
     if not 1 <= args.quality <= 100:

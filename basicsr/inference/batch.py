@@ -16,6 +16,7 @@ from basicsr.faces.detect import Face
 from basicsr.inference.photo import FoundFace
 from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.values import RestoredFace
+from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image
 
@@ -30,11 +31,15 @@ def whole_face(image: Image) -> FoundFace:
 
 
 def restore_each(
-    restorer: FaceRestorer, crops: Sequence[Image], refs: Sequence[References], **knobs: Any
+    restorer: FaceRestorer,
+    crops: Sequence[Image],
+    refs: Sequence[References],
+    modes: Sequence[IdentityMode | None],
+    **knobs: Any,
 ) -> list[RestoredFace | UserError]:
     """Restore a batch; a face that cannot be restored, or no memory for so many, costs the others nothing."""
     try:
-        return list(restorer.restore_batch(crops, refs, **knobs))
+        return list(restorer.restore_batch(crops, refs, mode=modes, **knobs))
     except ImageFileError as error:
         if len(crops) == 1:
             return [error]
@@ -44,6 +49,6 @@ def restore_each(
         logger.warning("not enough memory for %d faces at once, taken in halves; lower --batch_size", len(crops))
     half = len(crops) // 2
     return [
-        *restore_each(restorer, crops[:half], refs[:half], **knobs),
-        *restore_each(restorer, crops[half:], refs[half:], **knobs),
+        *restore_each(restorer, crops[:half], refs[:half], modes[:half], **knobs),
+        *restore_each(restorer, crops[half:], refs[half:], modes[half:], **knobs),
     ]

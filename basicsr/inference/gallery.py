@@ -19,6 +19,8 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from basicsr.inference.values import DOUBTFUL
+from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.cli import progress
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image, list_images
@@ -87,6 +89,15 @@ class Gallery:
         return [self.read(path) for path in self.files_of(name)]
 
 
+def mode_for(asked: IdentityMode | None, match: Match | None) -> IdentityMode | None:
+    """The mode of a face: whoever a gallery refuses is restored blind, unless a mode without references was asked for.
+
+    Not by the face's own identity: that it is too degraded to be told is often why it was refused.
+    """
+    refused = match is not None and match.person is None
+    return "none" if refused and asked in (None, "ref") else asked
+
+
 def match_faces(similarity: Floats, names: Sequence[str], threshold: float, margin: float) -> list[Match]:
     """Match faces with people, one to one; what is refused goes to nobody, never to the second best.
 
@@ -115,6 +126,18 @@ def match_faces(similarity: Floats, names: Sequence[str], threshold: float, marg
     return matches
 
 
+def warn_of_strangers(who: str, files: Sequence[Path], embeddings: Floats, doubtful: float) -> None:
+    """Warn of photos that look unlike the others of the same person. `embeddings`: (N, E), unit length."""
+    for i in range(len(files) if len(files) > 1 else 0):
+        others = np.delete(embeddings, i, axis=0).mean(0)  # (E,)
+        cosine = float(embeddings[i] @ others) / max(float(np.linalg.norm(others)), 1e-6)
+        if cosine < doubtful:
+            logger.warning(
+                "%s: %s looks unlike the other photos of the person (cosine %.2f, below %g): they may show two people.",
+                who, files[i], cosine, doubtful,
+            )  # fmt: skip
+
+
 def people_of(folder: Path) -> dict[str, list[Path]]:
     """The photos of each person below a gallery's folder.
 
@@ -141,6 +164,7 @@ def read_gallery(
     cache: Path | None,
     threshold: float = MATCH_THRESHOLD,
     margin: float = MATCH_MARGIN,
+    doubtful: float = DOUBTFUL,
 ) -> Gallery:
     """Embed the photos of a gallery. A photo that cannot be used is named, and the others go on.
 
@@ -148,6 +172,7 @@ def read_gallery(
         read: a photo's aligned face, see `ReferenceReader.read`.
         key: what else an embedding depends on: recogniser and detector.
         cache: file of embeddings by the sha256 of the photos, read and added to; None: nothing is kept.
+        doubtful: photos of one person less alike than this are warned of.
     Raises:
         UserError: nobody has a photo that can be used.
     """
@@ -173,6 +198,7 @@ def read_gallery(
         if not usable:
             logger.error("%s: none of %d photos of %s can be used", folder, len(files), name)
             continue
+        warn_of_strangers(name, usable, np.stack([found[path] for path in usable]), doubtful)
         mean = np.mean([found[path] for path in usable], axis=0)
         gallery.append(Person(name, tuple(usable), mean / max(float(np.linalg.norm(mean)), 1e-6)))
     if not gallery:

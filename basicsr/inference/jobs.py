@@ -6,15 +6,22 @@ share. A CSV may say the name itself (column `restored`). Two results of one nam
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from basicsr.utils.csv_util import read_rows
-from basicsr.utils.errors import UserError
+from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import IMAGE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+RESULTS_NAME = "results.json"
+RESULT_FOLDERS = ("final_results", "restored_faces", "cropped_faces", "comparisons")  # beside it
 
 
 class Request(NamedTuple):
@@ -52,6 +59,28 @@ def read_pairs(table: Path, needs_refs: bool) -> list[Request]:
             raise UserError(f"{where}ref is empty, and --mode ref needs one. Name it, or leave --mode out.")
         requests.append(Request(table.parent / row["lq"], refs, row.get("restored") or None, where))
     return requests
+
+
+def without_results(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Pictures below a folder, but for those that earlier runs into a folder below it have made.
+
+    Raises:
+        ImageFileError: nothing is left.
+    """
+
+    @cache
+    def is_made(parent: Path) -> bool:
+        if parent == folder:
+            return False
+        made = parent.name in RESULT_FOLDERS and (parent.parent / RESULTS_NAME).is_file()
+        return made or is_made(parent.parent)
+
+    kept = [path for path in paths if not is_made(path.parent)]
+    if len(kept) < len(paths):
+        logger.warning("%s: %d results of earlier runs below it are left out", folder, len(paths) - len(kept))
+    if not kept:
+        raise ImageFileError(f"{folder}: nothing but results of earlier runs. Name the folder of the photos with -i.")
+    return kept
 
 
 def find_jobs(requests: Sequence[Request], folder: Path, suffix: str | None, ext: str = "png") -> list[Job]:

@@ -5,7 +5,7 @@ Shapes: H, W photo; C side of an aligned crop; S side of the network's picture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,11 +15,12 @@ import numpy as np
 from basicsr.faces import Face, FaceDetector, center_face, ffhq_matrix, warp_by
 from basicsr.faces.align import Points
 from basicsr.faces.parsing import FaceParser
-from basicsr.faces.paste import PlacedFace, draw_boxes, paste_faces
-from basicsr.inference.gallery import Gallery, Match
+from basicsr.faces.paste import Canvas, PlacedFace, draw_boxes, paste_faces
+from basicsr.inference.gallery import Gallery, Match, mode_for
 from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.upsampler import Upsampler
 from basicsr.inference.values import RestoredFace
+from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import MAX_SIDE, Image
 from basicsr.utils.picture import shows_no_colour
@@ -128,12 +129,17 @@ class Painter:
     draw_box: bool = False
     keep_gray: bool = True
 
-    def size_of(self, image: Image) -> tuple[int, int]:
+    def size_of(self, image: Canvas) -> tuple[int, int]:
         """(H, W) of the result for a photo."""
         return max(1, round(image.shape[0] * self.upscale)), max(1, round(image.shape[1] * self.upscale))
 
-    def background(self, image: Image) -> Image:
-        """The photo, enlarged, its faces as they were.
+    @property
+    def keeps_depth(self) -> bool:
+        """Whether a photo of 16 bit stays one: upsamplers take and give 8, and OpenCV draws numbers into 8."""
+        return self.upsampler is None and not self.draw_box
+
+    def background(self, image: Canvas) -> Canvas:
+        """The photo, uint8 or (see `keeps_depth`) uint16, enlarged, its faces as they were.
 
         Raises:
             ImageFileError: it would have a side above MAX_SIDE.
@@ -146,17 +152,29 @@ class Painter:
         if size == image.shape[:2]:
             return image
         how = cv2.INTER_CUBIC if self.upscale > 1 else cv2.INTER_AREA
-        return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=how), np.uint8)
+        return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=how), image.dtype)
 
     def alpha(self, alpha: Image | None) -> Image | None:
         """The transparency (H, W) of a photo, enlarged as the photo is."""
         if alpha is None:
             return None
         height, width = self.size_of(alpha)
-        return np.asarray(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        how = cv2.INTER_LINEAR if self.upscale > 1 else cv2.INTER_AREA  # no values beyond those there are
+        return np.asarray(cv2.resize(alpha, (width, height), interpolation=how), np.uint8)
 
-    def paint(self, image: Image, found: Sequence[FoundFace], restored: Sequence[Image]) -> Image:
-        """The photo, enlarged, with the restored faces (S, S, 3) in the places of those that were found."""
+    def paint(
+        self,
+        image: Canvas,
+        found: Sequence[FoundFace],
+        restored: Sequence[Image],
+        numbers: Sequence[int] | None = None,
+    ) -> Canvas:
+        """The photo, enlarged, with the restored faces (S, S, 3) in the places of those that were found.
+
+        Args:
+            image: uint8, or (see `keeps_depth`) uint16.
+            numbers: that boxes are drawn with; None: 0, 1, ...
+        """
         masks = self.parser.masks(restored) if self.parser is not None and restored else [None] * len(restored)
         placed = []
         for face, picture, mask in zip(found, restored, masks, strict=True):
@@ -165,16 +183,20 @@ class Painter:
         painted = paste_faces(self.background(image), placed, self.upscale)
         if self.keep_gray and shows_no_colour(image):
             painted = as_gray(painted)
-        return draw_boxes(painted, [f.face.box for f in found], self.upscale) if self.draw_box else painted
+        if not self.draw_box:
+            return painted
+        shown = range(len(found)) if numbers is None else numbers
+        boxes = {number: face.face.box for number, face in zip(shown, found, strict=True)}
+        return draw_boxes(painted, boxes, self.upscale)
 
     def toned(self, restored: Image, crop: Image, gray: bool) -> Image:
         """The restored face, gray with brightness and contrast of the degraded crop where the photo is gray."""
         return match_gray(restored, crop) if gray and self.keep_gray else restored
 
 
-def as_gray(image: Image) -> Image:
-    """Without colour, uint8 BGR (H, W, 3)."""
-    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
+def as_gray(image: Canvas) -> Canvas:
+    """Without colour, BGR (H, W, 3)."""
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), image.dtype)
 
 
 def match_gray(restored: Image, crop: Image) -> Image:
@@ -193,7 +215,8 @@ def restore_photos(
     painter: Painter,
     only_center_face: bool,
     batch_size: int,
-    knobs: Mapping[str, Any],
+    mode: IdentityMode | None = None,
+    **knobs: Any,
 ) -> list[RestoredPhoto]:
     """See `FaceRestorer.restore_photos`. `photos`: name and uint8 BGR (H, W, 3)."""
     if painter.upscale <= 0:
@@ -211,9 +234,11 @@ def restore_photos(
         matches += of_photo
         its_refs += [gallery.photos_of(m.person) if m.person is not None else () for m in of_photo]
     crops = [face.crop for faces in found for face in faces]
+    modes = [mode_for(mode, match) for match in matches]
     restored: list[RestoredFace] = []
     for i in range(0, len(crops), batch_size):
-        restored += restorer.restore_batch(crops[i : i + batch_size], its_refs[i : i + batch_size], **knobs)
+        part = slice(i, i + batch_size)
+        restored += restorer.restore_batch(crops[part], its_refs[part], mode=modes[part], **knobs)
     results, rest = [], iter(zip(restored, matches, strict=True))
     for (_, image), faces in zip(photos, found, strict=True):
         joined = [PhotoFace(face, *parts) for face, parts in zip(faces, rest, strict=False)]

@@ -12,29 +12,31 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from basicsr.inference.batch import restore_each, whole_face
-from basicsr.inference.comparison import comparison
-from basicsr.inference.gallery import Gallery, Match
+from basicsr.inference.gallery import Gallery, Match, mode_for, warn_of_strangers
 from basicsr.inference.jobs import Job
 from basicsr.inference.photo import crop_size, find_faces
+from basicsr.inference.photo_entries import note_photo
+from basicsr.inference.photo_files import stays_deep, write_photo
 from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.results_file import ResultsFile
 from basicsr.inference.run_settings import OpenPhoto, Prepared, RunSettings
-from basicsr.inference.values import RestoredFace, check_square
+from basicsr.inference.values import check_square
 from basicsr.utils.cli import progress
 from basicsr.utils.errors import ImageFileError
 from basicsr.utils.img_util import Image
 from basicsr.utils.parallel import in_order
-from basicsr.utils.picture import Picture, read_picture, write_picture
+from basicsr.utils.picture import Picture, read_picture
 
 logger = logging.getLogger(__name__)
 
 ENCODED_KEPT = 16  # people whose encoded references are kept
-WRITES_WAITING = 16  # results that may wait for the disk: bounds the memory
+WRITES_WAITING = 16  # results that may wait for the disk: bounds the memory,
+BYTES_WAITING = 2**30  # as this does where photos are large
 
 
 class Run:
@@ -73,6 +75,9 @@ class Run:
                         write.cancel()
                     raise
             self.results.finish()
+        except KeyboardInterrupt:
+            logger.warning("stopped; --resume goes on from there, %s says what is done", self.results.path)
+            raise
         finally:
             self._keep_what_is_written()
             self.results.write()
@@ -82,7 +87,7 @@ class Run:
         picture = Picture(np.empty((0, 0, 3), np.uint8))
         try:
             refs = [self.settings.read_ref(path) for path in job.refs]
-            picture = read_picture(job.path)
+            picture = read_picture(job.path, deep=stays_deep(job, self.settings))
             if self.settings.detector is None:
                 check_square(picture.image, str(job.path))
                 return Prepared(job, picture, [whole_face(picture.image)], refs)
@@ -121,12 +126,7 @@ class Run:
         refs: list[References] = []
         for number, match in enumerate(matches):
             if match.person is None:
-                logger.info(
-                    "%s, face %d: no person of the gallery, %s; restored without a reference",
-                    job.path,
-                    number,
-                    match.reason,
-                )
+                logger.info("%s, face %d: nobody of the gallery, %s; restored blind", job.path, number, match.reason)
                 refs.append(())
             else:
                 refs.append(self._references(gallery.files_of(match.person), _photos_of(gallery, match.person)))
@@ -137,8 +137,13 @@ class Run:
         if files in self._encoded:
             self._encoded.move_to_end(files)
             return self._encoded[files]
-        photos = read()
-        self._encoded[files] = self.restorer.encode_references(photos) if self.encodes and photos else photos
+        photos: References = read()
+        if self.encodes and files:
+            photos = self.restorer.encode_references(cast(Sequence[Image], photos))
+            if self.settings.gallery is None:  # the photos of a gallery were compared when it was read
+                found = photos.embed[0].float().cpu().numpy()
+                warn_of_strangers("references", files, found, self.settings.doubtful)
+        self._encoded[files] = photos
         if len(self._encoded) > ENCODED_KEPT:
             self._encoded.popitem(last=False)
         return self._encoded[files]
@@ -149,130 +154,41 @@ class Run:
         start = time.perf_counter()
         crops = [photo.prepared.found[i].crop for photo, i, _ in batch]
         refs = [refs for _, _, refs in batch]
-        faces = restore_each(self.restorer, crops, refs, mode=self.settings.mode, **self.settings.knobs)
+        modes = [mode_for(self.settings.mode, photo.matches[i]) for photo, i, _ in batch]
+        faces = restore_each(self.restorer, crops, refs, modes, **self.settings.knobs)
         seconds = (time.perf_counter() - start) / len(batch)
         for w in self.settings.grid:
-            others = restore_each(
-                self.restorer, crops, refs, mode=self.settings.mode, **{**self.settings.knobs, "w": w}
-            )
+            others = faces
+            if w != self.settings.knobs["w"]:
+                others = restore_each(self.restorer, crops, refs, modes, **{**self.settings.knobs, "w": w})
             for (photo, i, _), other in zip(batch, others, strict=True):
                 photo.sweeps.setdefault(i, []).append((w, other))
         for (photo, i, _), face in zip(batch, faces, strict=True):
             photo.faces[i], photo.seconds[i] = face, seconds
             if i == len(photo.faces) - 1:  # faces wait in order: the last one completes its photo
-                self._writes.append((photo, writers.submit(self._write, photo)))
+                self._writes.append((photo, writers.submit(write_photo, photo, self.settings)))
         self._collect()
         self.results.write_when_due()
 
-    def _write(self, photo: OpenPhoto) -> None:
-        """The pictures of a photo; for a thread. What cannot be written stops the run."""
-        prepared, painter = photo.prepared, self.settings.painter
-        job, picture = prepared.job, prepared.picture
-        found, restored = [], []
-        for i, (face, result) in enumerate(zip(prepared.found, photo.faces, strict=True)):
-            if not isinstance(result, RestoredFace):
-                continue
-            toned = painter.toned(result.image, face.crop, picture.is_gray)
-            found.append(face)
-            restored.append(toned)
-            if self.settings.detector is not None:
-                write_picture(self.place(job, i, "cropped_faces"), Picture(face.crop), self.settings.quality)
-                write_picture(self.place(job, i, "restored_faces"), Picture(toned), self.settings.quality)
-        self._write_comparisons(photo)
-        if not restored:
-            return
-        image, alpha = restored[0], None
-        if self.settings.detector is not None:
-            try:
-                image, alpha = painter.paint(picture.image, found, restored), painter.alpha(picture.alpha)
-            except ImageFileError as error:
-                photo.error = ImageFileError(f"{job.path}: {error}")
-                return
-        gray = picture.is_gray and painter.keep_gray and not painter.draw_box
-        write_picture(job.output, Picture(image, alpha, picture.icc, gray), self.settings.quality)
-
-    def _write_comparisons(self, photo: OpenPhoto) -> None:
-        """comparisons/<name>.png of aligned crops, comparisons/<name>_<NN>.png of the faces of a photo."""
-        prepared, gallery = photo.prepared, self.settings.gallery
-        for i, sweep in photo.sweeps.items():
-            match, refs = photo.matches[i], prepared.refs
-            if match is not None and match.person is not None and gallery is not None:
-                refs = gallery.photos_of(match.person)
-            drawn = comparison(prepared.found[i].crop, refs[0] if refs else None, sweep)
-            if self.settings.detector is not None:
-                path = self.place(prepared.job, i, "comparisons")
-            else:
-                below = prepared.job.output.relative_to(self.settings.folder / "restored_faces")
-                path = self.settings.folder / "comparisons" / below.with_suffix(".png")
-            write_picture(path, Picture(drawn), self.settings.quality)
-
-    def place(self, job: Job, number: int, folder: str) -> Path:
-        """Where a face of a photo goes: FOLDER/<name>_<NN>.png, beside final_results/<name>."""
-        below = job.output.relative_to(self.settings.folder / "final_results")
-        return self.settings.folder / folder / below.with_name(f"{below.stem}_{number:02d}.png")
-
     def _collect(self, all_of_them: bool = False) -> None:
         """Take down what has been written; wait where too much waits for the disk."""
-        while self._writes and (all_of_them or self._writes[0][1].done() or len(self._writes) > WRITES_WAITING):
+        while self._writes and (all_of_them or self._writes[0][1].done() or self._too_much_waits()):
             photo, write = self._writes[0]
             write.result()
             self._writes.popleft()
-            self._note(photo)
+            note_photo(photo, self.settings, self.results)
+
+    def _too_much_waits(self) -> bool:
+        """Whether the disk is so far behind that the network has to wait for it."""
+        num_bytes = sum(photo.prepared.picture.image.nbytes for photo, _ in self._writes)
+        return len(self._writes) > WRITES_WAITING or (len(self._writes) > 1 and num_bytes > BYTES_WAITING)
 
     def _keep_what_is_written(self) -> None:
         """After a run was cut off: what the writers had finished."""
         for photo, write in self._writes:
             if write.done() and not write.cancelled() and write.exception() is None:
-                self._note(photo)
+                note_photo(photo, self.settings, self.results)
         self._writes.clear()
-
-    def _note(self, photo: OpenPhoto) -> None:
-        """Enter the faces of a written photo into the results."""
-        job = photo.prepared.job
-        self.results.begin(job)
-        if photo.error is not None:
-            logger.error("%s", photo.error)
-            self.results.fail(job, photo.error)
-            return
-        for i, face in enumerate(photo.faces):
-            more = self._facts(photo, i)
-            if not isinstance(face, RestoredFace):
-                error = ImageFileError(f"{job.path}: {face}")
-                logger.error("%s", error)
-                self.results.fail(job, error, **{k: v for k, v in more.items() if k in ("restored", "final", "face")})
-                continue
-            nearest = max(face.similarity_before or -1.0, face.similarity_after or -1.0)
-            if face.mode == "ref" and nearest < self.settings.doubtful:
-                logger.warning(
-                    "%s: the similarity to the references is %.2f, below %g even after restoration: they may be of "
-                    "someone else.", more.get("restored", job.output), nearest, self.settings.doubtful,
-                )  # fmt: skip
-                more["doubtful_reference"] = True
-            self.results.add(job, face, photo.seconds[i], **more)
-
-    def _facts(self, photo: OpenPhoto, number: int) -> dict[str, Any]:
-        """What results.json says of a face besides its restoration."""
-        job, match, gallery = photo.prepared.job, photo.matches[number], self.settings.gallery
-        facts: dict[str, Any] = {"settings": self.settings.fingerprints.get(job.output, "")}
-        if self.settings.detector is not None:
-            face = photo.prepared.found[number].face
-            facts |= {
-                "restored": str(self.place(job, number, "restored_faces")),
-                "final": str(job.output),
-                "face": number,
-                "box": [round(float(value), 1) for value in face.box],
-                "score": round(face.score, 4),
-            }
-        if match is not None and gallery is not None:
-            files = [str(path) for path in gallery.files_of(match.person)] if match.person is not None else []
-            facts |= {
-                "person": match.person,
-                "match_similarity": match.similarity,
-                "match_refused": match.reason or None,
-                "refs": files,
-                "compared_with": files,
-            }
-        return facts
 
 
 def _photos_of(gallery: Gallery, person: str) -> Callable[[], Sequence[Image]]:

@@ -30,7 +30,9 @@ from basicsr.inference.values import (
     check_knobs,
     check_square,
     choose_device,
-)
+    describe_face,
+    mode_in_use,
+)  # fmt: skip
 from basicsr.models.identity_source import (
     MODE_CODES,
     IdentityMode,
@@ -49,13 +51,6 @@ if TYPE_CHECKING:
     from basicsr.inference.photo import Painter, RestoredPhoto
 
 References = Sequence[Photo] | IdentityFeatures  # photos of one person, or what encode_references() made of them
-
-
-def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
-    """Where the identity of a face comes from, given what was asked for and what there is."""
-    if asked in ("self", "none"):
-        return asked
-    return "ref" if has_ref else "self"
 
 
 class FaceRestorer:
@@ -143,7 +138,7 @@ class FaceRestorer:
         w: float = 0.5,
         w_id: float = 1.0,
         id_scale: float = 1.0,
-        mode: IdentityMode | None = None,
+        mode: IdentityMode | Sequence[IdentityMode | None] | None = None,
         adain: bool | None = None,
     ) -> list[RestoredFace]:
         """Restore aligned faces (FFHQ framing, square, any size: they are resized).
@@ -155,7 +150,8 @@ class FaceRestorer:
             w: fidelity to the degraded photo, 0 (quality) .. 1.
             w_id: strength of the identity styling; 0 turns it off.
             id_scale: guidance of the code prediction by the identity: 0 blind, 1 plain, above 1 exaggerated.
-            mode: ref, self (the degraded photo's own identity) or none; None: ref where there are any, else self.
+            mode: ref, self (the degraded photo's own identity) or none; None: ref where there are any, else self. A
+                sequence says it for each face.
             adain: give the codes the statistics of the degraded features; None: as the network was made to be used.
         Raises:
             UserError: a knob is negative or not finite, see `check_knobs`; or the network answers with NaN.
@@ -169,15 +165,16 @@ class FaceRestorer:
             restored = self._restored(lq, w=w, adain=adain)
             knobs = Knobs(w, adain, None, None)
             return [RestoredFace(tensor2img(picture), "none", None, None, knobs) for picture in restored]
-        known = [self._encoded(given, mode) for given in refs or [()] * len(photos)]
-        used = [mode_in_use(mode, features is not None) for features in known]
+        asked = [mode] * len(photos) if mode is None or isinstance(mode, str) else mode
+        known = [self._encoded(*pair) for pair in zip(refs or [()] * len(photos), asked, strict=True)]
+        used = [mode_in_use(one, features is not None) for one, features in zip(asked, known, strict=True)]
         identity = self._identity(lq, known, used)
         used = [m if found else "none" for m, found in zip(used, identity.mask.any(1).tolist(), strict=True)]
         restored = self._restored(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain)
         before, after = self._similarities(lq, known), self._similarities(restored, known)
         plain, guided = Knobs(w, adain, None, None), Knobs(w, adain, w_id, id_scale)
         return [
-            RestoredFace(tensor2img(picture), used[i], before[i], after[i], plain if used[i] == "none" else guided)
+            describe_face(tensor2img(picture), used[i], before[i], after[i], plain if used[i] == "none" else guided)
             for i, picture in enumerate(restored)
         ]
 
@@ -202,7 +199,8 @@ class FaceRestorer:
         Args:
             refs: for each photo, aligned references of the person, for every face of it; see `ReferenceReader`.
             detector: see `basicsr.faces.load_detector`.
-            gallery: people of whom each face may be one; its references take the place of `refs`.
+            gallery: people of whom each face may be one; its references take the place of `refs`, and whoever is
+                nobody of it is restored blind (mode none).
             painter: how faces are pasted and the photo is enlarged; None: `Painter()`.
             knobs: see `restore_batch`.
         Raises:
@@ -213,7 +211,7 @@ class FaceRestorer:
         named = [(str(p), imread(p)) if isinstance(p, str | Path) else ("a picture", p) for p in photos]
         return whole.restore_photos(
             self, named, refs or [()] * len(named), detector, gallery, painter or whole.Painter(), only_center_face,
-            batch_size, knobs,
+            batch_size, **knobs,
         )  # fmt: skip
 
     @one_at_a_time
@@ -290,10 +288,10 @@ class FaceRestorer:
             samples.append(features if features is not None and mode == "ref" else self_or_none)
         return stack_identities(samples)
 
-    def _similarities(self, faces: Tensor, known: Sequence[IdentityFeatures | None]) -> list[float | None]:
-        """Mean cosine of each face to its references; None for a face without any."""
+    def _similarities(self, faces: Tensor, known: Sequence[IdentityFeatures | None]) -> list[list[float]]:
+        """Cosine of each face to each of its references."""
         embedding = cast(Recognizer, self.recognizer)(faces).embedding  # (B, E)
         return [
-            None if features is None else (features.embed[0] @ face).mean().item()  # (R, E) @ (E,)
+            [] if features is None else (features.embed[0] @ face).tolist()  # (R, E) @ (E,)
             for features, face in zip(known, embedding, strict=True)
         ]

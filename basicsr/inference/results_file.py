@@ -23,6 +23,7 @@ from basicsr.utils.text_util import write_text
 
 Entry = dict[str, Any]
 SECONDS_BETWEEN_WRITES = 5.0  # a file of thousands of faces is not written after each batch
+SHARE_OF_WRITING = 0.05  # of the time of a run at most: the network waits meanwhile
 
 
 def read_results(path: Path) -> Entry:
@@ -62,6 +63,7 @@ class ResultsFile:
                 self._faces_of[_result(entry)].add(key)
         self.num_restored = self.num_failed = 0  # of this run
         self._written = time.monotonic()
+        self._pause = SECONDS_BETWEEN_WRITES
 
     def describe_restorer(self, restorer: FaceRestorer) -> None:
         """Say what this run restores with, before the first face."""
@@ -108,15 +110,17 @@ class ResultsFile:
         self.head["complete"] = self.num_failed == 0
 
     def write_when_due(self) -> None:
-        """Write if the last time is a while ago: what a kill can cost is a few seconds."""
-        if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
+        """Write if the last time is a while ago: what a kill can cost is a few seconds, or 20 times a slow write."""
+        if time.monotonic() - self._written >= self._pause:
             self.write()
 
     def write(self) -> None:
         """Write everything that is known so far."""
+        begun = time.monotonic()
         contents = self.head | {"faces": list(self.faces.values()), "failures": list(self.failures.values())}
         write_text(self.path, json.dumps(contents, indent=1, allow_nan=False) + "\n")
         self._written = time.monotonic()
+        self._pause = max(SECONDS_BETWEEN_WRITES, (self._written - begun) / SHARE_OF_WRITING)
 
 
 def describe(job: Job, face: RestoredFace, seconds: float) -> Entry:
@@ -130,6 +134,7 @@ def describe(job: Job, face: RestoredFace, seconds: float) -> Entry:
         "compared_with": refs if face.similarity_after is not None else [],
         "similarity_before": face.similarity_before,
         "similarity_after": face.similarity_after,
+        **({"similarity_to_each": face.each_reference} if len(face.each_reference) > 1 else {}),
         "seconds": round(seconds, 4),
         **face.knobs._asdict(),
     }

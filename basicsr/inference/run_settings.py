@@ -11,13 +11,11 @@ from basicsr.faces import FaceDetector
 from basicsr.inference.gallery import Gallery, Match
 from basicsr.inference.jobs import Job
 from basicsr.inference.photo import FoundFace, Painter
-from basicsr.inference.values import RestoredFace
+from basicsr.inference.values import DOUBTFUL, RestoredFace
 from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image
 from basicsr.utils.picture import Picture
-
-DOUBTFUL = 0.2  # cosine of a face to its references, before and after restoration, of hardly the same person
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from basicsr.faces import FaceDetector
-from basicsr.inference.gallery import Gallery, Match, Person
+from basicsr.inference.gallery import Gallery, Match, Person, mode_for
 from basicsr.inference.photo import Painter
 from basicsr.inference.references import aligned_reference
 from basicsr.inference.restorer import FaceRestorer
@@ -117,7 +117,8 @@ class Studio:
         if gallery is not None:
             (match,) = gallery.match(self.restorer.embed([photo]).cpu().numpy())
             refs = [] if match.person is None else gallery.photos_of(match.person)
-        face = self.restorer.restore(photo, refs, **wish.knobs)
+        knobs = {**wish.knobs, "mode": mode_for(wish.knobs.get("mode"), match)}
+        face = self.restorer.restore(photo, refs, **knobs)
         side = max(VIEW_SIZE, self.restorer.size)
         return Outcome(_resized(photo, side), _resized(face.image, side), [_line(face, match)])
 

@@ -7,13 +7,14 @@ Shapes: H, W picture; s scale of the network.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from basicsr.utils.errors import UserError, WeightsError
+from basicsr.utils.errors import ImageFileError, UserError, WeightsError
 from basicsr.utils.img_util import Image, img2tensor, tensor2img
 from basicsr.utils.weights import load_state
 
@@ -52,10 +53,23 @@ class Upsampler:
         self.device = torch.device(device)
         self.scale: int = model.scale
         self.tile = tile
+        self.lock = threading.RLock()  # the memory of a device holds the tiles of one photo, not those of all writers
+
+    def enlarge(self, image: Image) -> Image:
+        """uint8 BGR (H, W, 3) -> (H*s, W*s, 3).
+
+        Raises:
+            ImageFileError: there is not enough memory for it.
+        """
+        try:
+            with self.lock:
+                return self._enlarged(image)
+        except torch.OutOfMemoryError as error:
+            seen = f"tiles of {self.tile} px" if self.tile else "a whole picture at once"
+            raise ImageFileError(f"not enough memory to enlarge {seen}. Lower --bg_tile.") from error
 
     @torch.inference_mode()
-    def enlarge(self, image: Image) -> Image:
-        """uint8 BGR (H, W, 3) -> (H*s, W*s, 3)."""
+    def _enlarged(self, image: Image) -> Image:
         height, width = image.shape[:2]
         step, s = self.tile or max(height, width), self.scale
         result = np.empty((height * s, width * s, 3), np.uint8)

@@ -6,6 +6,7 @@ Shapes: S side of the network's picture.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,8 @@ import torch
 from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image
+
+DOUBTFUL = 0.2  # cosine of hardly the same person
 
 Photo = Image | str | Path
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -36,9 +39,25 @@ class RestoredFace(NamedTuple):
 
     image: Image  # uint8 BGR (S, S, 3)
     mode: IdentityMode
-    similarity_before: float | None  # degraded photo to reference; None without a reference
-    similarity_after: float | None  # restored face to reference
+    similarity_before: float | None  # degraded photo to the references, the mean; None without any
+    similarity_after: float | None  # restored face to the references
     knobs: Knobs
+    each_reference: tuple[tuple[float, float], ...] = ()  # the two similarities to each of several references
+
+
+def describe_face(
+    image: Image, mode: IdentityMode, before: Sequence[float], after: Sequence[float], knobs: Knobs
+) -> RestoredFace:
+    """A restored face with its cosines to each of its references before and after; empty without any."""
+    means = [sum(cosines) / len(cosines) if cosines else None for cosines in (before, after)]
+    return RestoredFace(image, mode, means[0], means[1], knobs, tuple(zip(before, after, strict=True)))
+
+
+def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
+    """Where the identity of a face comes from, given what was asked for and what there is."""
+    if asked in ("self", "none"):
+        return asked
+    return "ref" if has_ref else "self"
 
 
 def choose_device(name: Device) -> torch.device:

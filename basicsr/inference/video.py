@@ -177,7 +177,7 @@ class VideoRun:
             if files not in encoded:
                 encoded[files] = self._encode([self.settings.read_ref(path) for path in files])
             if match is not None and match.person is None:
-                logger.info("%s, track %d: %s; restored without a reference", job.path, track.number, match.reason)
+                logger.info("%s, track %d: %s; restored blind", job.path, track.number, match.reason)
             steady = steady_landmarks(track, self.video.smooth)
             plans.append(TrackPlan(track, track.frames[track.best], match, files, encoded[files], steady))
         return plans
@@ -260,7 +260,7 @@ class VideoRun:
                 "%s, track %d: the similarity to the references is %.2f, below %g even after restoration: they may be "
                 "of someone else.", job.path, track.number, nearest, self.settings.doubtful,
             )  # fmt: skip
-            facts["doubtful_reference"] = True
+            facts["doubtful_references"] = files
         self.results.add(job, face, figures.seconds, **facts)
 
 

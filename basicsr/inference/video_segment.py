@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from basicsr.faces import Face, ffhq_matrix, warp_by
 from basicsr.faces.track import Track
 from basicsr.inference.batch import restore_each
-from basicsr.inference.gallery import Match
+from basicsr.inference.gallery import Match, mode_for
 from basicsr.inference.photo import FoundFace, crop_size
 from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.run_settings import RunSettings
@@ -185,7 +185,8 @@ class SegmentRun:
         start = time.perf_counter()
         crops = [frame.found[i].crop for frame, i in batch]
         refs = [frame.plans[i].refs for frame, i in batch]
-        faces = restore_each(self.restorer, crops, refs, mode=self.settings.mode, **self.settings.knobs)
+        modes = [mode_for(self.settings.mode, frame.plans[i].match) for frame, i in batch]
+        faces = restore_each(self.restorer, crops, refs, modes, **self.settings.knobs)
         seconds = (time.perf_counter() - start) / len(batch)
         for (frame, i), face in zip(batch, faces, strict=True):
             frame.faces[i] = face
@@ -201,17 +202,18 @@ class SegmentRun:
     def _write(self, frame: OpenFrame, part: Path) -> None:
         """Paint the faces into a frame and encode it; for the one thread that writes."""
         painter, gray = self.settings.painter, shows_no_colour(frame.image)
-        found, restored = [], []
+        found, restored, numbers = [], [], []
         for plan, face, result in zip(frame.plans, frame.found, frame.faces, strict=True):
             if not isinstance(result, RestoredFace):
                 continue  # the face stays as it was, and the figures say so
             found.append(face)
+            numbers.append(plan.track.number)
             restored.append(painter.toned(result.image, face.crop, gray))
             if frame.number == plan.best_frame:
                 pictures = {"cropped_faces": face.crop, "restored_faces": restored[-1]}
                 for folder, picture in pictures.items():
                     write_picture(self.place(plan.track.number, folder), Picture(picture), self.settings.quality)
-        picture = even(painter.paint(frame.image, found, restored))
+        picture = even(painter.paint(frame.image, found, restored, numbers))
         if self._writer is None:
             self._writer = SegmentWriter(part, (picture.shape[0], picture.shape[1]), self.colours, self.crf)
         self._writer.write(picture)

@@ -24,6 +24,8 @@ from basicsr.utils.text_util import is_utf8, shown
 
 logger = logging.getLogger(__name__)
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # what cannot be read is said here, once
+
 Image = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -81,7 +83,9 @@ def decode(data: bytes, name: str) -> Image:
     except cv2.error as error:
         raise ImageFileError(f"{name}: cannot be decoded ({error.err}).") from error
     if image is None:
-        raise ImageFileError(f"{name}: no picture in a format that is read here ({', '.join(IMAGE_SUFFIXES)}).")
+        raise ImageFileError(
+            f"{name}: no picture in a format that is read here ({', '.join(IMAGE_SUFFIXES)}; 8 or 16 bit)."
+        )
     return np.asarray(image, np.uint8)
 
 
