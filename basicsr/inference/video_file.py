@@ -26,13 +26,17 @@ logger = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")  # the first three are upstream's
 MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")  # goes into .mp4 as it is; other sound into .mkv
 CODEC, PIXELS = "libx264", "yuv420p"  # as upstream: what every player reads
-COLOUR_TAGS = ("color_range", "color_primaries", "color_trc", "colorspace")
+COLOUR_TAGS = ("color_primaries", "color_trc", "colorspace")
+# by the numbers of H.273, which swscale shares
+MATRICES = {1, 4, 5, 7, 9}  # BT.709, FCC, BT.601, SMPTE 240M, BT.2020
+ALSO_BT601 = {2, 6}  # unspecified, SMPTE 170M
+STUDIO_RANGE = 1  # 16 .. 235, of every result
 
 
 class Frame(NamedTuple):
     """A decoded picture of a video."""
 
-    image: Image  # uint8 BGR (H, W, 3), upright
+    image: Image  # uint8 BGR (H, W, 3), upright, of square pixels
     pts: int  # when it is shown, in units of the stream's time base
     duration: int  # how long, 0 where the file does not say
 
@@ -55,7 +59,7 @@ def import_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise UserError("videos need PyAV: pip install 'av>=12'. Or hand the frames over as a folder.") from error
+        raise UserError("videos need PyAV: pip install 'av>=14.2'. Or hand the frames over as a folder.") from error
     return av
 
 
@@ -86,7 +90,7 @@ def video_facts(path: Path) -> VideoFacts:
         ImageFileError: missing, broken, or no video.
     """
     with _opened(path) as container:
-        stream = container.streams.video[0]
+        stream = _pictures(container)
         tags = {tag: getattr(stream.codec_context, tag) for tag in COLOUR_TAGS}
         sound = tuple(audio.codec_context.name for audio in container.streams.audio)
         return VideoFacts(Fraction(stream.time_base), stream.frames or None, sound, tags)
@@ -102,7 +106,8 @@ def read_frames(path: Path, first: int = 0) -> Iterator[Frame]:
     """
     av = import_av()
     with _opened(path) as container:
-        stream = container.streams.video[0]
+        stream = _pictures(container)
+        aspect = float(stream.sample_aspect_ratio or 1)
         stream.thread_type = "AUTO"
         number, last_pts = -1, None
         try:
@@ -111,18 +116,27 @@ def read_frames(path: Path, first: int = 0) -> Iterator[Frame]:
                 pts = frame.pts if frame.pts is not None else (0 if last_pts is None else last_pts + 1)
                 last_pts = pts if last_pts is None else max(pts, last_pts + 1)  # players need rising times
                 if number >= first:
-                    yield Frame(_upright(frame), last_pts, int(frame.duration or 0))
+                    yield Frame(_upright(frame, aspect), last_pts, int(frame.duration or 0))
         except av.FFmpegError as error:
             raise ImageFileError(f"{path}: breaks after frame {number} ({error.strerror}).") from error
     if number < 0:
         raise ImageFileError(f"{path}: holds no frame that can be decoded.")
 
 
-def _upright(frame: Any) -> Image:
-    """The pixels, turned as a telephone that was held upright says."""
-    image = frame.to_ndarray(format="bgr24")
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarters))
+def _pictures(container: Any) -> Any:
+    """The stream of pictures; a cover that lies in the file beside it is none."""
+    return container.streams.best("video")
+
+
+def _upright(frame: Any, aspect: float) -> Image:
+    """The pixels, square, and turned as a telephone that was held upright says.
+
+    Args:
+        aspect: width of a stored pixel by its height, as of DV and DVD.
+    """
+    size = round(frame.width * max(aspect, 1)), round(frame.height / min(aspect, 1))
+    image = frame.reformat(*size, format="bgr24").to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 
 
 def even(image: Image) -> Image:
@@ -156,8 +170,9 @@ class SegmentWriter:
         self.stream.height, self.stream.width = size
         self.stream.pix_fmt = PIXELS
         self.stream.options = {"crf": str(crf), "bf": "0", "preset": "medium"}
-        self.colorspace = colours.get("colorspace")
-        for tag, value in colours.items():
+        self.matrix = matrix_of(colours["colorspace"])
+        claimed = colours["colorspace"] if colours["colorspace"] in ALSO_BT601 else self.matrix
+        for tag, value in {**colours, "colorspace": claimed, "color_range": STUDIO_RANGE}.items():
             setattr(self.stream.codec_context, tag, value)
 
     def write(self, image: Image) -> None:
@@ -168,7 +183,7 @@ class SegmentWriter:
         """
         frame = self._av.VideoFrame.from_ndarray(image, format="bgr24")
         size = self.stream.width, self.stream.height  # of a stream that changes its size the first one is kept
-        frame = frame.reformat(*size, format=PIXELS, dst_colorspace=_matrix(self.colorspace))
+        frame = frame.reformat(*size, format=PIXELS, dst_colorspace=self.matrix)
         frame.pts = self.number
         frame.time_base = Fraction(1, 25)
         self.number += 1
@@ -192,11 +207,9 @@ class SegmentWriter:
         self.temporary.unlink(missing_ok=True)
 
 
-def _matrix(colorspace: Any) -> Any:
-    """The matrix that turns RGB into the colours that a stream claims; BT.601 but for BT.709."""
-    from av.video.reformatter import Colorspace
-
-    return Colorspace.ITU709 if int(colorspace or 0) == 1 else Colorspace.ITU601
+def matrix_of(colorspace: int) -> int:
+    """The matrix that turns RGB into the colours that a stream claims; BT.601 where it claims none, as in decoding."""
+    return colorspace if colorspace in MATRICES else 5
 
 
 def count_packets(path: Path) -> int:
@@ -215,12 +228,12 @@ def join_segments(
 
     Args:
         times: of each frame of all parts: when it is shown and how long, in units of `time_base`.
-        target: its ending decides the container. Written under a temporary name, then renamed.
+        target: its ending decides the container. Written beside the parts, then renamed.
     Raises:
         UserError: it cannot be written.
     """
     av = import_av()
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    temporary = parts[0].with_name(f"joined{target.suffix}")  # a kill leaves it where the next run clears up
     options = {"movflags": "+faststart"} if target.suffix == ".mp4" else {}
     if target.suffix == ".mp4" and time_base.numerator == 1:
         options["video_track_timescale"] = str(time_base.denominator)

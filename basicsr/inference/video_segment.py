@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from basicsr.faces import Face, ffhq_matrix, warp_by
+from basicsr.faces.detect import Array
 from basicsr.faces.track import Track
 from basicsr.inference.batch import restore_each
 from basicsr.inference.gallery import Match
@@ -47,7 +47,7 @@ class TrackPlan(NamedTuple):
     match: Match | None  # None without a gallery
     files: tuple[Path, ...]  # of the references
     refs: References
-    landmarks: Mapping[int, NDArray[np.float64]]  # (5, 2) px by frame, steadied
+    landmarks: Mapping[int, Array]  # (5, 2) px by frame, steadied
 
 
 @dataclass
