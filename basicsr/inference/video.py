@@ -29,15 +29,10 @@ from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.results_file import ResultsFile
 from basicsr.inference.run_settings import RunSettings
 from basicsr.inference.values import Knobs, RestoredFace
-from basicsr.inference.video_file import (
-    MP4_SOUND,
-    count_packets,
-    join_segments,
-    read_frames,
-    video_facts,
-)
+from basicsr.inference.video_file import MP4_SOUND, read_frames, video_facts
 from basicsr.inference.video_scan import Scan, Scanner
 from basicsr.inference.video_segment import Figures, SegmentRun, TrackPlan, read_figures
+from basicsr.inference.video_write import count_packets, join_segments
 from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.cli import progress
 from basicsr.utils.errors import ImageFileError
@@ -107,7 +102,7 @@ class VideoRun:
         work = self._work_folder(job)
         scan = self._scan(job.path, work)
         if scan.error is not None:
-            error = ImageFileError(f"{scan.error[:-1]}; what comes before is restored.")
+            error = ImageFileError(f"{scan.error[:-1]}; what can be read is restored.")
             logger.error("%s", error)
         plans = self.plan(job, scan)
         figures = self._segments(job, work, scan, plans)

@@ -46,7 +46,7 @@ class Scan:
     durations: array[int] = field(default_factory=lambda: array("q"))
     cuts: list[int] = field(default_factory=list)  # frames with which a shot begins, but for the first
     tracks: list[Track] = field(default_factory=list)  # one for each person
-    error: str | None = None  # the video breaks after the frames that are listed
+    error: str | None = None  # what is damaged or missing
     last_view: Array | None = None
 
     def times(self) -> list[tuple[int, int]]:

@@ -27,7 +27,8 @@ from basicsr.inference.photo import FoundFace, crop_size
 from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.run_settings import RunSettings
 from basicsr.inference.values import RestoredFace
-from basicsr.inference.video_file import Frame, SegmentWriter, even
+from basicsr.inference.video_file import Frame
+from basicsr.inference.video_write import SegmentWriter, even
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import Image
 from basicsr.utils.parallel import in_order
