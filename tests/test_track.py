@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from basicsr.faces import Face
-from basicsr.faces.track import MAX_GAP, MIN_JOIN, Track, Tracker
+from basicsr.faces.track import MAX_GAP, MIN_JOIN, MIN_SIDE, Track, Tracker
 
 ANN, BOB = np.array([1, 0, 0], np.float32), np.array([0, 1, 0], np.float32)
 
@@ -67,28 +67,41 @@ def test_no_track_goes_on_over_a_cut_and_a_recogniser_finds_the_person_again() -
     for embeddings, expected in ((None, [[0, 1], [2, 3]]), (ANN[None], [[0, 1, 2, 3]])):
         tracker = Tracker()
         for i in range(4):
-            tracker.update(i, [face_at(0)], embeddings, cut=i == 2)
+            tracker.update(i, [face_at(0, size=30)], embeddings, cut=i == 2)
         assert frames_by_track(tracker.people()) == expected
 
 
 def test_a_person_who_comes_back_is_known_by_the_mean_though_the_first_look_tells_nothing() -> None:
     tracker = Tracker()
-    tracker.update(0, [face_at(0)], ANN[None])
+    tracker.update(0, [face_at(0, size=30)], ANN[None])
     again = 10_000  # frames
     for i, cosine in enumerate((0.1, 0.6, 0.9, 0.9)):  # half hidden at first
-        tracker.update(again + i, [face_at(80 + i)], like(ANN, BOB, cosine)[None])
+        tracker.update(again + i, [face_at(80 + i, size=30)], like(ANN, BOB, cosine)[None])
     (ann,) = tracker.people()
     assert list(ann.frames) == [0, *range(again, again + 4)]
     assert ann.boxes[:, 0].tolist() == [0, 80, 81, 82, 83]
 
 
-def test_tracks_that_are_seen_together_or_unlike_each_other_are_two_people() -> None:
-    together, unlike = Tracker(), Tracker()
+def test_large_views_tell_more_of_who_it_is_than_small_ones() -> None:
+    tracker = Tracker()
+    for i, size in enumerate((20, 20, 20, 30, 45, 70, 100, 150)):
+        tracker.update(i, [face_at(0, size=size)], like(ANN, BOB, 0.4 if size == 20 else 1.0)[None])
+    (track,) = tracker.people()
+    assert track.embedding is not None
+    assert float(track.embedding @ ANN) > 0.98
+    plain = np.mean([like(ANN, BOB, 0.4)] * 3 + [ANN] * 5, axis=0)
+    assert float(plain @ ANN) / float(np.linalg.norm(plain)) < 0.95
+
+
+def test_tracks_that_are_seen_together_or_unlike_each_other_or_too_small_to_tell_are_two_people() -> None:
+    together, unlike, tiny = Tracker(), Tracker(), Tracker()
     for i in range(3):
-        together.update(i, [face_at(0), face_at(90)], np.stack([ANN, ANN]))
-    unlike.update(0, [face_at(0)], ANN[None])
-    unlike.update(MAX_GAP + 1, [face_at(0)], like(ANN, BOB, MIN_JOIN - 0.01)[None])
-    assert len(together.people()) == len(unlike.people()) == 2
+        together.update(i, [face_at(0, size=30), face_at(90, size=30)], np.stack([ANN, ANN]))
+    unlike.update(0, [face_at(0, size=30)], ANN[None])
+    unlike.update(MAX_GAP + 1, [face_at(0, size=30)], like(ANN, BOB, MIN_JOIN - 0.01)[None])
+    for frame in (0, MAX_GAP + 1):
+        tiny.update(frame, [face_at(0, size=MIN_SIDE - 1)], ANN[None])
+    assert [len(tracker.people()) for tracker in (together, unlike, tiny)] == [2, 2, 2]
 
 
 def test_people_are_numbered_by_when_they_are_first_seen_and_from_left_to_right() -> None:

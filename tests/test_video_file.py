@@ -143,6 +143,16 @@ def test_a_rate_of_30000_by_1001_stays_exact(tmp_path: Path) -> None:
     assert sound_starts(result) == sound_starts(clip)
 
 
+def test_an_avi_that_counts_in_whole_frames_keeps_its_rate(tmp_path: Path) -> None:
+    source = write_stored(tmp_path / "a.avi", halves(), "yuvj420p", "mjpeg")
+    assert video_facts(source).time_base == Fraction(1001, 30000)
+    with import_av().open(str(passed_on(source, tmp_path))) as container:
+        stream = container.streams.video[0]
+        assert [packet.pts * packet.time_base * 30000 for packet in container.demux(stream) if packet.size] == [
+            0, 1001, 2002,
+        ]  # fmt: skip
+
+
 def sound_starts(path: Path) -> list[Any]:
     """When each packet of the sound is heard, s."""
     with import_av().open(str(path)) as container:

@@ -22,6 +22,7 @@ from basicsr.faces.detect import Array, Face
 MIN_OVERLAP = 0.3  # intersection over union of a face with where its track is expected
 MIN_SAME = 0.2  # cosine to the track below which an overlapping face is somebody else's
 MIN_JOIN = 0.5  # cosine of the means from which two tracks are one person
+MIN_SIDE = 24.0  # px, of the clearest view of a track that is joined: smaller faces of several people look alike
 MAX_GAP = 8  # frames without a detection that are bridged
 NO_PAIR = -1e3
 BOX, SCORE, POINTS = slice(0, 4), 4, slice(5, 15)  # columns of a track's table
@@ -33,7 +34,7 @@ class Track:
     def __init__(self, number: int) -> None:
         self.number = number
         self.frames = array("q")  # rising
-        self.embedding_sum: Array | None = None  # (E,), of all embeddings, weighted by score
+        self.embedding_sum: Array | None = None  # (E,), weighted: large and sure views tell more
         self.last_embedding: Array | None = None
         self._table = np.empty((16, 15), np.float32)  # grows by doubling
 
@@ -64,6 +65,11 @@ class Track:
         return self.embedding_sum / max(float(np.linalg.norm(self.embedding_sum)), 1e-6)
 
     @property
+    def side(self) -> float:
+        """Of the clearest view, px."""
+        return side_of(self.boxes[self.best])
+
+    @property
     def best(self) -> int:
         """The index of the clearest view: large and sure."""
         return int(np.argmax(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1) * self.scores))
@@ -80,7 +86,7 @@ class Track:
         self._table[len(self.frames)] = [*face.box, face.score, *face.landmarks.ravel()]
         self.frames.append(frame)
         if embedding is not None:
-            weighted = embedding * face.score
+            weighted = embedding * np.float32(face.score * side_of(face.box))
             self.embedding_sum = weighted if self.embedding_sum is None else self.embedding_sum + weighted
             self.last_embedding = embedding
 
@@ -156,10 +162,15 @@ def _affinity(track: Track, frame: int, face: Face, embedding: Array | None) -> 
 
 def _likeness(person: Track, track: Track) -> float:
     """Cosine of the means of two tracks; NO_PAIR where they cannot be one person, or nothing tells."""
-    if person.embedding is None or track.embedding is None:
+    if person.embedding is None or track.embedding is None or min(person.side, track.side) < MIN_SIDE:
         return NO_PAIR
     cosine = float(person.embedding @ track.embedding)
     return cosine if cosine >= MIN_JOIN and not person.overlaps(track) else NO_PAIR
+
+
+def side_of(box: Array) -> float:
+    """Of the square that is as large as a box (4,), px."""
+    return float(np.sqrt(np.prod(np.maximum(box[2:] - box[:2], 0))))
 
 
 def continuity(frames: NDArray[np.int64], boxes: Array) -> Array:
@@ -169,7 +180,7 @@ def continuity(frames: NDArray[np.int64], boxes: Array) -> Array:
     """
     gaps = np.diff(frames)[:, None]
     steps = np.diff(boxes, axis=0) / gaps  # px per frame
-    led = boxes[1:-1] + steps[:-1] * gaps[1:]
+    led = (boxes[1:-1] + steps[:-1] * gaps[1:]).astype(np.float32)
     stayed = intersection_over_union(boxes[:-1], boxes[1:])
     moved = np.concatenate([stayed[:1], intersection_over_union(led, boxes[2:])])
     return np.maximum(stayed, moved).astype(np.float32)
