@@ -12,7 +12,7 @@ ANN, BOB = np.array([1, 0, 0], np.float32), np.array([0, 1, 0], np.float32)
 
 def face_at(left: float, top: float = 0.0, size: float = 20.0) -> Face:
     box = np.array([left, top, left + size, top + size], np.float32)
-    points = box[:2] + np.array([(5, 5), (15, 5), (10, 10), (6, 15), (14, 15)], np.float32) * size / 20
+    points = box[:2] + np.array([(5, 5), (15, 5), (10, 10), (6, 15), (14, 15)], np.float32) * np.float32(size / 20)
     return Face(box, 0.9, points)
 
 

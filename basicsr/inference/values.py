@@ -153,7 +153,7 @@ def one_for_each(refs: Sequence[References], num_photos: int) -> Sequence[Refere
 def as_list(refs: Photo | Sequence[Photo]) -> list[Photo]:
     """Photos one by one: a single file or picture is one of them, not a row of letters or of pixel rows."""
     if isinstance(refs, str | Path) or (isinstance(refs, np.ndarray) and refs.ndim < 4):
-        return [cast(Photo, refs)]
+        return [refs]
     return list(cast(Sequence[Photo], refs))
 
 
