@@ -42,15 +42,19 @@ MODES = [("references, else the photo itself", "auto"), ("the photo itself", "se
 HEADER = """# ID-CodeFormer
 Restore a degraded face, guided by other photos of the same person."""
 # of a chosen folder the browser tells gradio the files' names alone: pictures get their folders before their names
-FOLDER_SCRIPT = """() => document.addEventListener("change", ({target}) => {
-    if (target.type !== "file" || !target.webkitdirectory) return;
-    const named = new DataTransfer();
-    for (const file of target.files) {
-        const name = file.webkitRelativePath.split("/").slice(1).join("MARK");
-        if (/\\.(SUFFIXES)$/i.test(name)) named.items.add(new File([file], name, {type: file.type}));
-    }
-    target.files = named.files;
-}, true)"""
+FOLDER_SCRIPT = """() => {
+    const chosen = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "files").get;
+    document.addEventListener("change", ({target}) => {
+        if (target.type !== "file" || !target.webkitdirectory) return;
+        const named = [];
+        for (const file of chosen.call(target)) {
+            const name = file.webkitRelativePath.split("/").slice(1).join("MARK");
+            if (/\\.(SUFFIXES)$/i.test(name)) named.push(new File([file], name, {type: file.type}));
+        }
+        Object.defineProperty(target, "files", {value: named, configurable: true});
+    }, true);
+    document.body.dataset.folders = "ready";
+}"""
 NOTES_SHOWN = 5  # of photos that cannot be used
 STYLE = ".gradio-container {max-width: 1200px !important; margin: auto} footer {display: none !important}"
 
@@ -94,6 +98,7 @@ def keep_to(folder: Path) -> None:
         GRADIO_ANALYTICS_ENABLED="False",
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
+        MPLCONFIGDIR=str(folder / "matplotlib"),  # gradio imports it, and it keeps a list of fonts
     )
     tempfile.tempdir = str(folder)
 
@@ -138,6 +143,7 @@ def build_page(gradio: Any, studio: Studio, folder: Path) -> Any:
                 table = gr.Dataframe(
                     headers=["face", "person", "guided by", "similarity before", "after"], interactive=False,
                     label="Faces, from left to right", wrap=True, elem_id="faces",
+                    column_widths=["10%", "40%", "16%", "20%", "14%"],
                 )  # fmt: skip
                 seen = gr.Gallery(
                     label="Uploaded", columns=5, height=190, interactive=False, object_fit="contain",
@@ -190,10 +196,8 @@ def several_people(gr: Any, studio: Studio, people: Any) -> Any:
     with gr.Accordion(
         "Several people in the photo", open=False, visible=studio.restorer.takes_identity, elem_id="people"
     ):
-        folder = picture_file(
-            gr, "A gallery: a folder with a folder per person, or with photos called by the person (Ann 1.jpg)",
-            "gallery", file_count="directory",
-        )  # fmt: skip
+        gr.Markdown("A gallery is a folder with a folder per person, or with photos called by the person: `Ann 1.jpg`.")
+        folder = picture_file(gr, "Gallery", "gallery", file_count="directory")
         gr.Markdown("Or one by one:")
         name = gr.Textbox(label="Name", max_lines=1, elem_id="person")
         photos = picture_file(gr, "Photos of this person", "person_photos", file_count="multiple")
