@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,24 +25,37 @@ ROOT = Path(__file__).resolve().parent
 sys.path[0] = str(ROOT)
 sys.path.insert(1, str(ROOT / "scripts"))
 import _root  # noqa: F401  a foreign basicsr is named and refused
-import cv2
 import numpy as np
+from _guardian import guarded
+from _page_examples import make_examples
 
-from basicsr.data.generated_faces import person_at, photo_at, render
 from basicsr.faces import load_detector
 from basicsr.inference import FaceRestorer
-from basicsr.inference.studio import Studio, Wish, read_upload
+from basicsr.inference.studio import FOLDER_MARK, Studio, Wish, people_by_name, read_upload
 from basicsr.utils.cli import run_main
 from basicsr.utils.errors import UserError
-from basicsr.utils.img_util import IMAGE_SUFFIXES, Image, imwrite
+from basicsr.utils.img_util import IMAGE_SUFFIXES, Image
 
 logger = logging.getLogger("app")
 
-EXAMPLE_PEOPLE, EXAMPLE_REFS, EXAMPLE_SIZE = 3, 2, 256
-EXAMPLE_SHRINK = 10  # the degraded photo of an example is made this much smaller, and enlarged again
 MODES = [("references, else the photo itself", "auto"), ("the photo itself", "self"), ("nobody (blind)", "none")]
 HEADER = """# ID-CodeFormer
 Restore a degraded face, guided by other photos of the same person."""
+# of a chosen folder the browser tells gradio the files' names alone: pictures get their folders before their names
+FOLDER_SCRIPT = """() => {
+    const chosen = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "files").get;
+    document.addEventListener("change", ({target}) => {
+        if (target.type !== "file" || !target.webkitdirectory) return;
+        const named = [];
+        for (const file of chosen.call(target)) {
+            const name = file.webkitRelativePath.split("/").slice(1).join("MARK");
+            if (/\\.(SUFFIXES)$/i.test(name)) named.push(new File([file], name, {type: file.type}));
+        }
+        Object.defineProperty(target, "files", {value: named, configurable: true});
+    }, true);
+    document.body.dataset.folders = "ready";
+}"""
+NOTES_SHOWN = 5  # of photos that cannot be used
 STYLE = ".gradio-container {max-width: 1200px !important; margin: auto} footer {display: none !important}"
 
 
@@ -62,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.max_upload_mb > 0:
         raise UserError(f"--max_upload_mb is {args.max_upload_mb:g}, expected more than 0.")
     signal.signal(signal.SIGTERM, _leave)
-    with tempfile.TemporaryDirectory(prefix="id-codeformer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="id-codeformer-") as folder, guarded(Path(folder)):
         keep_to(Path(folder))
         try:
             import gradio
@@ -85,6 +98,7 @@ def keep_to(folder: Path) -> None:
         GRADIO_ANALYTICS_ENABLED="False",
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
+        MPLCONFIGDIR=str(folder / "matplotlib"),  # gradio imports it, and it keeps a list of fonts
     )
     tempfile.tempdir = str(folder)
 
@@ -97,6 +111,7 @@ def serve(page: Any, gradio: Any, args: argparse.Namespace) -> None:
         page.queue(default_concurrency_limit=1).launch(
             server_name=args.host, server_port=args.port, max_file_size=round(args.max_upload_mb * 1e6), quiet=True,
             prevent_thread_lock=True, share=False, ssr_mode=False, footer_links=[], theme=theme, css=STYLE,
+            js=folder_script(),
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"--port {args.port}: cannot be had on {args.host}; choose another one.") from error
@@ -128,6 +143,7 @@ def build_page(gradio: Any, studio: Studio, folder: Path) -> Any:
                 table = gr.Dataframe(
                     headers=["face", "person", "guided by", "similarity before", "after"], interactive=False,
                     label="Faces, from left to right", wrap=True, elem_id="faces",
+                    column_widths=["10%", "40%", "16%", "20%", "14%"],
                 )  # fmt: skip
                 seen = gr.Gallery(
                     label="Uploaded", columns=5, height=190, interactive=False, object_fit="contain",
@@ -143,7 +159,7 @@ def build_page(gradio: Any, studio: Studio, folder: Path) -> Any:
             box.upload(answering(gr, preview), **previews)
             box.clear(answering(gr, preview), **previews)
         button.click(
-            answering(gr, lambda *given: restore(studio, *given)),
+            answering(gr, lambda *given: restore(gr, studio, *given)),
             inputs=[photo, refs, people, *knobs], outputs=[view, table],
         )  # fmt: skip
 
@@ -180,6 +196,9 @@ def several_people(gr: Any, studio: Studio, people: Any) -> Any:
     with gr.Accordion(
         "Several people in the photo", open=False, visible=studio.restorer.takes_identity, elem_id="people"
     ):
+        gr.Markdown("A gallery is a folder with a folder per person, or with photos called by the person: `Ann 1.jpg`.")
+        folder = picture_file(gr, "Gallery", "gallery", file_count="directory")
+        gr.Markdown("Or one by one:")
         name = gr.Textbox(label="Name", max_lines=1, elem_id="person")
         photos = picture_file(gr, "Photos of this person", "person_photos", file_count="multiple")
         with gr.Row():
@@ -193,11 +212,45 @@ def several_people(gr: Any, studio: Studio, people: Any) -> Any:
         for file in files:
             read_upload(Path(file))
         known = {**known, called: [*known.get(called, []), *files]}
-        return known, "", None, [(file, who) for who, of_person in known.items() for file in of_person]
+        return known, "", None, named_pictures(known)
 
+    def add_folder(known: dict[str, list[str]], files: list[str] | None) -> tuple[Any, ...]:
+        usable, bad = [], []
+        for file in map(Path, files or []):
+            try:
+                read_upload(file)
+                usable.append(file)
+            except UserError as error:
+                bad.append(str(error))
+        if not usable:
+            raise UserError(bad[0] if bad else "No picture in this folder.")
+        warn(gr, bad)
+        for who, of_person in people_by_name(usable).items():
+            known = {**known, who: [*known.get(who, []), *map(str, of_person)]}
+        return known, None, named_pictures(known)
+
+    folder.upload(answering(gr, add_folder), inputs=[people, folder], outputs=[people, folder, shown])
     add.click(answering(gr, add_person), inputs=[people, name, photos], outputs=[people, name, photos, shown])
     clear.click(lambda: ({}, []), outputs=[people, shown])
     return shown
+
+
+def named_pictures(people: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(file, who) for who, of_person in people.items() for file in of_person]
+
+
+def warn(gr: Any, notes: Sequence[str]) -> None:
+    """Say on the page what was left out."""
+    if notes:
+        shown, more = notes[:NOTES_SHOWN], len(notes) - NOTES_SHOWN
+        lines = [html.escape(note) for note in shown] + ([f"and {more} more"] if more > 0 else [])
+        gr.Warning("<br>".join(lines), title="Left out")
+
+
+def folder_script() -> str:
+    """FOLDER_SCRIPT, filled in."""
+    suffixes = "|".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+    return FOLDER_SCRIPT.replace("SUFFIXES", suffixes).replace("MARK", FOLDER_MARK)
 
 
 def answering(gr: Any, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,7 +272,7 @@ def preview(photo: str | None, refs: list[str] | None) -> list[tuple[Image, str]
 
 
 def restore(
-    studio: Studio, photo: str | None, refs: list[str] | None, people: dict[str, list[str]], *knobs: Any
+    gr: Any, studio: Studio, photo: str | None, refs: list[str] | None, people: dict[str, list[str]], *knobs: Any
 ) -> tuple[Any, ...]:
     """Before and after, and the rows of the table."""
     if not photo:
@@ -229,29 +282,13 @@ def restore(
     chosen = {"w": w, "w_id": w_id, "id_scale": id_scale, "mode": None if mode == "auto" else mode}
     wish = Wish(Path(photo), [Path(file) for file in refs or []], given, chosen, bool(aligned), float(upscale))
     done = studio.restore(wish)
+    warn(gr, done.notes)
     rows = [[number, *face] for number, face in enumerate(done.faces)]
     return (rgb(done.before), rgb(done.after)), rows
 
 
 def rgb(image: Image) -> Image:
     return np.ascontiguousarray(image[..., ::-1])
-
-
-def make_examples(folder: Path) -> list[tuple[Path, list[Path]]]:
-    """Degraded photos of generated people, each with other photos of the same person."""
-    examples = []
-    for person in range(EXAMPLE_PEOPLE):
-        face, *others = (
-            render(person_at(1, person), photo_at(1, person, photo), EXAMPLE_SIZE) for photo in range(1 + EXAMPLE_REFS)
-        )
-        side = EXAMPLE_SIZE // EXAMPLE_SHRINK
-        small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
-        lq = np.asarray(cv2.resize(small, (EXAMPLE_SIZE,) * 2, interpolation=cv2.INTER_CUBIC), np.uint8)
-        paths = [folder / f"person{person}_{what}.png" for what in ("degraded", *range(1, 1 + EXAMPLE_REFS))]
-        for path, picture in zip(paths, [lq, *others], strict=True):
-            imwrite(path, picture)
-        examples.append((paths[0], paths[1:]))
-    return examples
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 import _root  # noqa: F401
 
 import basicsr.archs  # noqa: F401  fills the registry of networks
+from basicsr.inference.parts import START_WEIGHTS
 from basicsr.utils.cli import run_main
 from basicsr.utils.errors import OptionError, UserError, WeightsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -32,7 +33,6 @@ logger = logging.getLogger("convert_weights")
 
 SUFFIXES = (".pth", ".safetensors")
 CARRIED = ("network_g", "network_identity", "self_encoder")  # entries of a file beside its weights
-START_WEIGHTS = ("vqgan_path", "model_path")  # the file itself holds all weights
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import convert_weights
@@ -95,6 +96,7 @@ def test_released_weights_without_a_spec_get_the_one_that_fits(tmp_path: Path) -
         ({HEADER: '{"network_g": {"type": "SomeNet"}}'}, r"network_g cannot be built.*no .*'SomeNet'"),
         ({HEADER: '{"network_g": {"type": "CodeFormer", "depth": 3}}'}, r"network_g cannot be built.*depth"),
         ({HEADER: '{"network_g": 3}'}, "network_g does not say which network"),
+        ({HEADER: json.dumps({"network_g": {"type": "CodeFormer", **CODEFORMER}})}, "do not fit CodeFormer"),
     ],
 )
 def test_the_header_of_a_foreign_file_gives_one_line(header: dict[str, str] | None, line: str, tmp_path: Path) -> None:

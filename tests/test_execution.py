@@ -83,17 +83,25 @@ def test_threads_that_share_a_restorer_get_what_they_would_get_alone(toy: Path) 
     def leave(*_: object) -> None:
         inside[0] -= 1
 
-    pictures, refs = crops(8), crops(10)[8:]
-    alone = [restorer.restore(picture, [refs[i % 2]], w=i / 8) for i, picture in enumerate(pictures)]
+    pictures, refs = crops(16), crops(18)[16:]
+
+    def one(i: int) -> tuple[Any, ...]:
+        face = restorer.restore(pictures[i], refs[i % 2], w=i / 16)
+        two = restorer.restore_batch(pictures[i - 1 : i + 1], [refs, ()], mode=("self", "none", None)[i % 3])
+        encoded = restorer.encode_references(refs)
+        return face, *two, restorer.restore(pictures[i], encoded), restorer.embed([pictures[i]]).numpy().tolist()
+
+    alone = [one(i) for i in range(1, 16)]
     restorer.net.register_forward_pre_hook(enter)
     restorer.net.register_forward_hook(leave)
-    with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(restorer.restore, p, [refs[i % 2]], w=i / 8) for i, p in enumerate(pictures)]
-        together = [call.result() for call in calls]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(one, range(1, 16)))
     assert most == [1], "one batch is on the device at a time"
-    for one, other in zip(alone, together, strict=True):
-        assert np.array_equal(one.image, other.image)
-        assert one[1:] == other[1:]
+    for expected, found in zip(alone, together, strict=True):
+        assert found[-1] == expected[-1]
+        for face, same in zip(expected[:-1], found[:-1], strict=True):
+            assert np.array_equal(face.image, same.image)
+            assert face[1:] == same[1:]
 
 
 def test_a_network_that_cannot_be_compiled_here_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

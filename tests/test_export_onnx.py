@@ -92,9 +92,10 @@ def test_knobs_that_are_inputs_act_and_the_file_says_what_it_is(
     restorer = FaceRestorer(toy / "id.pth", device="cpu")
     known = dict(zip(("id_embed", "id_map", "ref_mask", "id_quality"), restorer.encode_references([ref]), strict=False))
     fixed = {"lq": img2tensor(face)[None].numpy(), **{name: np.asarray(value) for name, value in known.items()}}
-    for knobs in ({"w": 0.0, "w_id": 1.0, "id_scale": 1.0}, {"w": 1.0, "w_id": 0.4, "id_scale": 0.5}):
+    for w, w_id, id_scale in ((0.0, 1.0, 1.0), (1.0, 0.4, 0.5)):
+        knobs = {"w": w, "w_id": w_id, "id_scale": id_scale}
         (found,) = session.run(None, fixed | {name: np.array(value, np.float32) for name, value in knobs.items()})
-        wanted = restorer.restore(face, [ref], **knobs).image.astype(int)
+        wanted = restorer.restore(face, [ref], w=w, w_id=w_id, id_scale=id_scale).image.astype(int)
         assert np.abs(tensor2img(torch.from_numpy(found[0])).astype(int) - wanted).max() <= 1
     model = onnx.load(out)
     about = {entry.key: entry.value for entry in model.metadata_props}

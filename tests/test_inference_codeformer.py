@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from restorer_toys import make_net
 from toy_run import SIZE
 
 import inference_codeformer as tool
-from basicsr.inference import FaceRestorer, Request, ResultsFile, find_jobs, photo_files, results_file
+from basicsr.inference import FaceRestorer, Request, ResultsFile, find_jobs, photo_files, pipeline, results_file
+from basicsr.inference.values import KnobOptions
 from basicsr.utils.errors import ImageFileError, UserError, WeightsError
 from basicsr.utils.img_util import imread, imwrite
 from basicsr.utils.picture import Picture, write_picture
@@ -216,9 +217,9 @@ def test_a_picture_that_is_not_square_is_named_and_the_rest_goes_on(toy: Path, r
 def test_a_knob_that_gives_no_picture_is_refused(toy: Path, restore: Tool, flag: str, knob: str, value: str) -> None:
     with pytest.raises(UserError, match=f"^{knob} is {value}"):
         restore("-i", toy / "faces", f"{flag}={value}")
-    restorer = FaceRestorer(toy / "net.pth", device="cpu")
+    restorer, asked = FaceRestorer(toy / "net.pth", device="cpu"), cast(KnobOptions, {knob: float(value)})
     with pytest.raises(UserError, match=f"^{knob} is {value}"):
-        restorer.restore(toy / "faces/0.png", (), **{knob: float(value)})
+        restorer.restore(toy / "faces/0.png", (), **asked)
 
 
 def test_a_network_that_answers_nan_is_an_error_and_no_picture(toy: Path, tmp_path: Path) -> None:

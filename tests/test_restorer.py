@@ -17,7 +17,7 @@ from toy_run import SIZE, make_recognizer, run, stage_options
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.inference import FaceRestorer
 from basicsr.models.identity_source import MODE_REF, fixed_modes, identity_features
-from basicsr.utils.errors import UserError, WeightsError
+from basicsr.utils.errors import ImageFileError, UserError, WeightsError
 from basicsr.utils.img_util import img2tensor, imread, tensor2img
 from basicsr.utils.weights import load_file, save_atomic
 
@@ -117,6 +117,40 @@ def test_modes_knobs_and_references_change_the_picture_and_mode_none_ignores_the
     for i, one in enumerate(pictures):
         assert all(not np.array_equal(one, later) for later in pictures[i + 1 :])
     assert restorer.restore(photo).similarity_after is None
+
+
+def test_files_and_arrays_one_reference_and_several_may_be_mixed(toy: Path) -> None:
+    restorer = FaceRestorer(toy / "net.pth", device="cpu")
+    face, ref = photos(toy, "0_0", "0_1")
+    files = [toy / "faces" / f"0_{i}.png" for i in range(3)]
+    expected = restorer.restore(face, [ref]).image
+    for given in (ref, files[1], str(files[1]), [files[1]], (ref,), np.stack([ref])):
+        assert np.array_equal(restorer.restore(str(files[0]), given).image, expected)
+    batch = restorer.restore_batch([files[0], face], [str(files[1]), [ref, files[2]]])
+    assert np.abs(batch[0].image.astype(int) - expected).max() <= 1
+    assert np.allclose(restorer.embed([files[1]]), restorer.embed([ref]))
+
+
+def test_what_is_no_picture_or_does_not_belong_together_is_a_line(toy: Path) -> None:
+    restorer = FaceRestorer(toy / "net.pth", device="cpu")
+    (face,) = photos(toy, "0_0")
+    assert restorer.restore_batch([]) == []
+    for picture, line in (
+        (face.astype(np.float32), r"float32 \(32, 32, 3\), expected uint8 BGR"),
+        (face[..., 0], r"uint8 \(32, 32\), expected"),
+        (np.zeros((0, 0, 3), np.uint8), r"uint8 \(0, 0, 3\), expected"),
+        (face[:20], "32x20 px, expected a square crop"),
+        (torch.zeros(3, 32, 32), "a picture is a Tensor"),
+        (toy / "missing.png", "missing.png: cannot be read"),
+    ):
+        with pytest.raises(ImageFileError, match=line):
+            restorer.restore(picture)  # type: ignore[arg-type]
+        with pytest.raises(ImageFileError, match=line):
+            restorer.restore(face, [picture])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="2 photos and 1 lists of references"):
+        restorer.restore_batch([face, face], [[face]])
+    with pytest.raises(UserError, match="no reference photo"):
+        restorer.encode_references([])
 
 
 def test_another_recogniser_than_that_of_the_training_is_refused(toy: Path, tmp_path: Path) -> None:

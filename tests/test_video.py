@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,16 +25,16 @@ from video_toys import (
 )
 
 import inference_codeformer as tool
-from basicsr.inference import FaceRestorer, Job, ResultsFile
+from basicsr.inference import FaceRestorer, Job, ResultsFile, video_scan, video_segment
 from basicsr.inference import video as module
 from basicsr.inference.photo import Painter
 from basicsr.inference.run_settings import RunSettings
 from basicsr.inference.video import VideoRun, VideoSettings, video_output
-from basicsr.inference.video_file import read_frames, video_facts
+from basicsr.inference.video_file import Frame, read_frames, video_facts
 from basicsr.utils.errors import ImageFileError, UserError
-from basicsr.utils.img_util import imread, imwrite
+from basicsr.utils.img_util import Image, imread, imwrite
 
-pytest.importorskip("av", reason="PyAV is not installed: pip install 'av>=12'")
+pytest.importorskip("av", reason="PyAV is not installed: pip install 'av>=14.2'")
 
 NUM_FRAMES = 14
 KNOBS = {"w": 0.5, "w_id": 1.0, "id_scale": 1.0, "adain": None}
@@ -155,6 +157,53 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_video(
             assert one[key] == other[key], key
 
 
+class Alive:
+    """Counts the pictures that are in memory at the same time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.seen = 0
+        self._lock = threading.RLock()
+
+    def watch(self, image: Image) -> Image:
+        with self._lock:
+            self.now, self.seen = self.now + 1, self.seen + 1
+            self.most = max(self.most, self.now)
+        weakref.finalize(image, self._gone)
+        return image
+
+    def _gone(self) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_so_many_frames_are_in_memory_however_long_the_video_is(
+    restorer: FaceRestorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = {}
+    for count in (20, 60):
+        read, painted = Alive(), Alive()
+
+        def watched(path: Path, first: int = 0, read: Alive = read) -> Iterator[Frame]:
+            for frame in read_frames(path, first):
+                read.watch(frame.image)
+                yield frame
+                del frame
+
+        monkeypatch.setattr(video_scan, "read_frames", watched)
+        monkeypatch.setattr(module, "read_frames", watched)
+        monkeypatch.setattr(video_segment, "even", lambda image, painted=painted: painted.watch(image.copy()))
+        frames = [frame_of(i % 14, (0, 1)) for i in range(count)]
+        clip = write_clip(tmp_path / f"{count}.mp4", frames, [1000 * i for i in range(count)], sound=None)
+        run_clip(restorer, clip, tmp_path / "out")
+        assert (read.seen, painted.seen) == (2 * count, count), "each frame is read twice and painted once"
+        most[count] = read.most
+        assert painted.most == 1
+    # those that two threads prepare, wait for a batch of three, and wait to be painted and encoded
+    assert max(most.values()) <= 4 + 3 + video_segment.FRAMES_WAITING + 2
+    assert most[60] <= most[20] + 2, "threads are not in step"
+
+
 def test_a_video_without_a_face_and_one_that_is_broken_are_a_line_each(
     toy: Path, restorer: FaceRestorer, tmp_path: Path
 ) -> None:
@@ -220,5 +269,5 @@ def test_the_command_restores_a_clip_with_the_people_of_a_gallery(toy: Path, tmp
 
 def test_without_the_package_for_videos_the_line_says_how_to_get_it(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UserError, match=r"pip install 'av>=12'"):
+    with pytest.raises(UserError, match=r"pip install 'av>=14.2'"):
         tool.main([*photo_arguments(toy), "-i", str(toy / "clip.mp4")])

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,33 +22,33 @@ from basicsr.inference.execution import Precision, choose_precision, compiled, o
 from basicsr.inference.parts import UsedFile, load_network, recognizer_of, self_encoder_of
 from basicsr.inference.values import (
     Device,
+    KnobOptions,
     Knobs,
     Photo,
+    PhotoOptions,
+    References,
     RestoredFace,
+    as_list,
     check_knobs,
-    check_square,
     choose_device,
     describe_face,
     mode_in_use,
-)  # fmt: skip
-from basicsr.models.identity_source import (
-    MODE_CODES,
-    IdentityMode,
-    fixed_modes,
-    identity_features,
-    stack_identities,
+    one_for_each,
+    read_aligned,
+    read_photo,
 )
+from basicsr.models.identity_source import MODE_CODES, IdentityMode, fixed_modes, identity_features, stack_identities
 from basicsr.recognizers import Recognizer
 from basicsr.utils.errors import UserError
-from basicsr.utils.img_util import Image, img2tensor, imread, tensor2img
+from basicsr.utils.img_util import img2tensor, tensor2img
 from basicsr.utils.weights import sha256_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from basicsr.faces import FaceDetector
     from basicsr.inference.gallery import Gallery
     from basicsr.inference.photo import Painter, RestoredPhoto
-
-References = Sequence[Photo] | IdentityFeatures  # photos of one person, or what encode_references() made of them
 
 
 class FaceRestorer:
@@ -111,11 +109,15 @@ class FaceRestorer:
 
     @one_at_a_time
     @torch.inference_mode()
-    def encode_references(self, refs: Sequence[Photo]) -> IdentityFeatures:
+    def encode_references(self, refs: Photo | Sequence[Photo]) -> IdentityFeatures:
         """What the networks take from the reference photos of one person (at least one), in place of the photos.
 
         To be made once where many faces of the person are restored: the recogniser, and with `inject: kv_share` encoder
         and transformer of the network, then see each reference once.
+
+        Raises:
+            UserError: the network takes no identity, or there is no photo.
+            ImageFileError: see `restore_batch`.
         """
         images, features = self._read_references(refs)
         net = cast(IDCodeFormer, self.net)
@@ -124,8 +126,8 @@ class FaceRestorer:
         with self._autocast():
             return features._replace(photos=net.reference_cache(ReferencePhotos(images, features.mask)))
 
-    def restore(self, photo: Photo, refs: References = (), **knobs: Any) -> RestoredFace:
-        """Restore one aligned face; see `restore_batch` for the knobs."""
+    def restore(self, photo: Photo, refs: References = (), **knobs: Unpack[KnobOptions]) -> RestoredFace:
+        """Restore one aligned face, with one reference photo, several, or none; see `restore_batch` for the knobs."""
         return self.restore_batch([photo], [refs], **knobs)[0]
 
     @one_at_a_time
@@ -144,7 +146,7 @@ class FaceRestorer:
         """Restore aligned faces (FFHQ framing, square, any size: they are resized).
 
         Args:
-            photos: B degraded faces, uint8 BGR arrays or files.
+            photos: B degraded faces, files or arrays, uint8 BGR (S, S, 3).
             refs: for each face its reference photos, aligned in the same way, or what encode_references() made of them;
                 empty: no face has any.
             w: fidelity to the degraded photo, 0 (quality) .. 1.
@@ -154,10 +156,14 @@ class FaceRestorer:
                 sequence says it for each face.
             adain: give the codes the statistics of the degraded features; None: as the network was made to be used.
         Raises:
-            UserError: a knob is negative or not finite, see `check_knobs`; or the network answers with NaN.
+            UserError: a knob is negative or not finite, see `check_knobs`; there are not as many refs as photos; or the
+                network answers with NaN.
             ImageFileError: a picture cannot be read, or is not square.
         """
         check_knobs(w, w_id, id_scale)
+        its_refs = one_for_each(refs, len(photos))
+        if not len(photos):
+            return []
         lq = torch.stack([self._tensor(photo) for photo in photos])  # (B, 3, S, S)
         lq = lq.contiguous(memory_format=self.layout)
         adain = not self.takes_identity if adain is None else adain
@@ -166,7 +172,7 @@ class FaceRestorer:
             knobs = Knobs(w, adain, None, None)
             return [RestoredFace(tensor2img(picture), "none", None, None, knobs) for picture in restored]
         asked = [mode] * len(photos) if mode is None or isinstance(mode, str) else mode
-        known = [self._encoded(*pair) for pair in zip(refs or [()] * len(photos), asked, strict=True)]
+        known = [self._encoded(*pair) for pair in zip(its_refs, asked, strict=True)]
         used = [mode_in_use(one, features is not None) for one, features in zip(asked, known, strict=True)]
         identity = self._identity(lq, known, used)
         used = [m if found else "none" for m, found in zip(used, identity.mask.any(1).tolist(), strict=True)]
@@ -178,7 +184,7 @@ class FaceRestorer:
             for i, picture in enumerate(restored)
         ]
 
-    def restore_photo(self, photo: Photo, refs: References = (), **how: Any) -> RestoredPhoto:
+    def restore_photo(self, photo: Photo, refs: References = (), **how: Unpack[PhotoOptions]) -> RestoredPhoto:
         """Restore the faces of one whole photo; see `restore_photos` for the rest."""
         return self.restore_photos([photo], [refs], **how)[0]
 
@@ -192,7 +198,7 @@ class FaceRestorer:
         painter: Painter | None = None,
         only_center_face: bool = False,
         batch_size: int = 4,
-        **knobs: Any,
+        **knobs: Unpack[KnobOptions],
     ) -> list[RestoredPhoto]:
         """Find, align and restore the faces of whole photos, in batches across them, and paste them back.
 
@@ -208,25 +214,28 @@ class FaceRestorer:
         """
         from basicsr.inference import photo as whole  # at call time: it knows this class
 
-        named = [(str(p), imread(p)) if isinstance(p, str | Path) else ("a picture", p) for p in photos]
+        its_refs = one_for_each(refs, len(photos))
+        named, painter = [read_photo(photo) for photo in photos], painter or whole.Painter()
         return whole.restore_photos(
-            self, named, refs or [()] * len(named), detector, gallery, painter or whole.Painter(), only_center_face,
-            batch_size, **knobs,
-        )  # fmt: skip
+            self, named, its_refs, detector, gallery, painter, only_center_face, batch_size, **knobs
+        )
 
     @one_at_a_time
     @torch.inference_mode()
-    def embed(self, faces: Sequence[Image]) -> Tensor:
-        """Identity (B, E), unit length, of aligned faces of one size, uint8 BGR (S, S, 3), by the network's recogniser.
+    def embed(self, faces: Sequence[Photo]) -> Tensor:
+        """Identity (B, E), unit length, of aligned faces of one size (at least one), by the network's recogniser.
 
         Raises:
             UserError: the network has none.
+            ImageFileError: a picture cannot be read.
         """
+        pictures = torch.stack([img2tensor(read_photo(face)[1]) for face in faces])
+        return self._recognizer()(pictures.to(self.device)).embedding
+
+    def _recognizer(self) -> Recognizer:
         if self.recognizer is None:
-            raise UserError(
-                f"{self.weights_file.path}: takes no identity, so it has no recogniser to tell people apart."
-            )
-        return self.recognizer(torch.stack([img2tensor(face) for face in faces]).to(self.device)).embedding
+            raise UserError(f"{self.weights_file.path}: takes no identity, so it has no recogniser.")
+        return self.recognizer
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -247,27 +256,25 @@ class FaceRestorer:
 
     def _tensor(self, photo: Photo) -> Tensor:
         """A photo as the network takes it, (3, S, S)."""
-        image = imread(photo) if isinstance(photo, str | Path) else photo
-        check_square(image, str(photo) if isinstance(photo, str | Path) else "a picture")
-        if image.shape[:2] != (self.size, self.size):
-            shrinks = min(image.shape[:2]) > self.size
-            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            image = np.asarray(cv2.resize(image, (self.size, self.size), interpolation=how), np.uint8)
-        return img2tensor(image).to(self.device)
+        return img2tensor(read_aligned(photo, self.size)).to(self.device)
 
-    def _read_references(self, refs: Sequence[Photo]) -> tuple[Tensor, IdentityFeatures]:
+    def _read_references(self, refs: Photo | Sequence[Photo]) -> tuple[Tensor, IdentityFeatures]:
         """The photos of one person (1, R, 3, S, S), and what the recogniser says of them."""
+        refs = as_list(refs)
+        if not refs:
+            raise UserError("no reference photo was given, expected at least one.")
         images = torch.stack([self._tensor(photo) for photo in refs])[None]
         mask = torch.ones(images.shape[:2], dtype=torch.bool, device=self.device)
         modes = fixed_modes("ref", 1, self.device)
-        features = identity_features(cast(Recognizer, self.recognizer), images[:, 0], images, mask, modes)
+        features = identity_features(self._recognizer(), images[:, 0], images, mask, modes)
         return images, features._replace(photos=None)
 
     def _encoded(self, refs: References, mode: IdentityMode | None) -> IdentityFeatures | None:
         """The references of one face as the networks take them; None without any."""
         if isinstance(refs, IdentityFeatures):
             return refs
-        if not len(refs):
+        refs = as_list(refs)
+        if not refs:
             return None
         # the modes self and none compare with the references, and restore without them
         return self.encode_references(refs) if mode in (None, "ref") else self._read_references(refs)[1]
@@ -278,7 +285,7 @@ class FaceRestorer:
         """The identity of each face: its references, its degraded photo itself, or nothing."""
         own_modes = [MODE_CODES["none" if mode == "ref" else mode] for mode in used]
         modes = torch.tensor(own_modes, device=self.device)
-        own = identity_features(cast(Recognizer, self.recognizer), lq, None, None, modes, self.self_encoder)
+        own = identity_features(self._recognizer(), lq, None, None, modes, self.self_encoder)
         if "ref" not in used:
             return own
         samples = []
@@ -290,7 +297,7 @@ class FaceRestorer:
 
     def _similarities(self, faces: Tensor, known: Sequence[IdentityFeatures | None]) -> list[list[float]]:
         """Cosine of each face to each of its references."""
-        embedding = cast(Recognizer, self.recognizer)(faces).embedding  # (B, E)
+        embedding = self._recognizer()(faces).embedding  # (B, E)
         return [
             [] if features is None else (features.embed[0] @ face).tolist()  # (R, E) @ (E,)
             for features, face in zip(known, embedding, strict=True)

@@ -7,7 +7,9 @@ Shapes: H, W photo; S side of the network's picture.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +22,11 @@ from basicsr.inference.photo import Painter
 from basicsr.inference.references import aligned_reference
 from basicsr.inference.restorer import FaceRestorer
 from basicsr.inference.values import RestoredFace, check_square
-from basicsr.utils.errors import UserError
+from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image, decode, read_bytes
 
+FOLDER_MARK = " - "  # a browser sends names alone: the page puts the folders before them, "Ann - holiday.jpg"
+EMBEDDINGS_KEPT = 4096  # of gallery photos
 VIEW_SIZE = 512  # px: the faces of small networks are shown enlarged to this
 
 
@@ -56,11 +60,26 @@ class Outcome(NamedTuple):
     before: Image
     after: Image
     faces: list[FaceLine]
+    notes: Sequence[str] = ()  # photos of the gallery that could not be used
 
 
 def read_upload(path: Path) -> Image:
     """A picture that was uploaded, uint8 BGR (H, W, 3); errors name the file as the person knows it."""
     return decode(read_bytes(path), path.name)
+
+
+def people_by_name(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """The photos of each person of an uploaded gallery.
+
+    The person is the folder, see FOLDER_MARK; a photo without one is called by the person, numbered where there are
+    several: Ann.jpg, Ann_2.jpg.
+    """
+    people: dict[str, list[Path]] = {}
+    for file in sorted(files):
+        folder, mark, _ = file.name.partition(FOLDER_MARK)
+        name = folder if mark else re.sub(r"[ _.(-]*\d+\)?$", "", file.stem)
+        people.setdefault(name or file.stem, []).append(file)
+    return people
 
 
 class Studio:
@@ -69,6 +88,7 @@ class Studio:
     def __init__(self, restorer: FaceRestorer, detector: FaceDetector | None) -> None:
         self.restorer = restorer
         self.detector = detector
+        self.embedding_of = lru_cache(EMBEDDINGS_KEPT)(self._embedding_of)  # a gallery is asked for every photo
 
     def restore(self, wish: Wish) -> Outcome:
         """Restore a photo.
@@ -81,16 +101,16 @@ class Studio:
         photo = read_upload(wish.photo)
         aligned = wish.is_aligned or self.detector is None
         refs = [self.read_reference(path, aligned) for path in wish.refs]
-        gallery = self.gallery_of(wish.people, aligned) if wish.people else None
+        gallery, notes = self.gallery_of(wish.people, aligned) if wish.people else (None, [])
         if aligned:
-            return self._restore_crop(photo, wish, refs, gallery)
+            return self._restore_crop(photo, wish, refs, gallery)._replace(notes=notes)
         painter = Painter(upscale=wish.upscale)
         detector: Any = self.detector
         done = self.restorer.restore_photo(
             photo, refs, detector=detector, gallery=gallery, painter=painter, **wish.knobs
         )
         lines = [_line(face.restored, face.match) for face in done.faces]
-        return Outcome(painter.background(photo), done.image, lines)
+        return Outcome(painter.background(photo), done.image, lines, notes)
 
     def read_reference(self, path: Path, aligned: bool) -> Image:
         """The aligned face of a reference, uint8 BGR (S, S, 3)."""
@@ -100,16 +120,29 @@ class Studio:
             return image
         return aligned_reference(image, self.detector.detect(image), path.name)
 
-    def gallery_of(self, people: Mapping[str, Sequence[Path]], aligned: bool) -> Gallery:
-        """The people that were uploaded."""
-        faces: dict[Path, Image] = {}
-        known = []
+    def gallery_of(self, people: Mapping[str, Sequence[Path]], aligned: bool) -> tuple[Gallery, list[str]]:
+        """The people that were uploaded, and a line for each photo that cannot be used.
+
+        Raises:
+            UserError: none can be used.
+        """
+        known, notes = [], []
         for name, files in people.items():
-            faces |= {path: self.read_reference(path, aligned) for path in files}
-            embeddings = np.concatenate([self.restorer.embed([faces[path]]).cpu().numpy() for path in files])
-            mean = embeddings.mean(0)
-            known.append(Person(name, tuple(files), mean / np.linalg.norm(mean)))
-        return Gallery(known, faces.__getitem__)
+            embeddings = {}
+            for path in files:
+                try:
+                    embeddings[path] = self.embedding_of(path, aligned)
+                except ImageFileError as error:
+                    notes.append(str(error))
+            if embeddings:
+                mean = np.mean(list(embeddings.values()), axis=0)
+                known.append(Person(name, tuple(embeddings), mean / max(float(np.linalg.norm(mean)), 1e-6)))
+        if not known:
+            raise UserError(f"None of the photos of the people can be used. The first: {notes[0]}")
+        return Gallery(known, lambda path: self.read_reference(path, aligned)), notes
+
+    def _embedding_of(self, path: Path, aligned: bool) -> Any:
+        return self.restorer.embed([self.read_reference(path, aligned)])[0].cpu().numpy()
 
     def _restore_crop(self, photo: Image, wish: Wish, refs: list[Image], gallery: Gallery | None) -> Outcome:
         check_square(photo, wish.photo.name)

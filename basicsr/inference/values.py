@@ -8,17 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, cast
 
+import cv2
+import numpy as np
 import torch
 
+from basicsr.archs.identity_encoder_arch import IdentityFeatures
 from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.errors import ImageFileError, UserError
-from basicsr.utils.img_util import Image
+from basicsr.utils.img_util import Image, imread
+
+if TYPE_CHECKING:
+    from typing_extensions import Required
+
+    from basicsr.faces import FaceDetector
+    from basicsr.inference.gallery import Gallery
+    from basicsr.inference.photo import Painter
 
 DOUBTFUL = 0.2  # cosine of hardly the same person
 
-Photo = Image | str | Path
+Photo = Image | str | Path  # uint8 BGR (H, W, 3), or a file
+References = Photo | Sequence[Photo] | IdentityFeatures  # of one person; the last is what encode_references() made
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -29,6 +40,26 @@ class Knobs(NamedTuple):
     adain: bool
     w_id: float | None  # None without an identity, as in the mode none
     id_scale: float | None
+
+
+class KnobOptions(TypedDict, total=False):
+    """The keywords of `FaceRestorer.restore_batch`, which says what they do."""
+
+    w: float
+    w_id: float
+    id_scale: float
+    mode: IdentityMode | None
+    adain: bool | None
+
+
+class PhotoOptions(KnobOptions, total=False):
+    """The keywords of `FaceRestorer.restore_photos`, which says what they do."""
+
+    detector: Required[FaceDetector]
+    gallery: Gallery | None
+    painter: Painter | None
+    only_center_face: bool
+    batch_size: int
 
 
 class RestoredFace(NamedTuple):
@@ -95,3 +126,57 @@ def check_square(image: Image, name: str) -> None:
         raise ImageFileError(
             f"{name}: {width}x{height} px, expected a square crop of an aligned face. Crop it to the FFHQ framing."
         )
+
+
+def read_photo(photo: Photo) -> tuple[str, Image]:
+    """The name of a photo for errors, and its pixels, uint8 BGR (H, W, 3).
+
+    Raises:
+        ImageFileError: the file cannot be read, or the array is no such picture.
+    """
+    if isinstance(photo, str | Path):
+        return str(photo), imread(photo)
+    if not isinstance(photo, np.ndarray):
+        raise ImageFileError(f"a picture is a {type(photo).__name__}, expected a file or a uint8 BGR array (H, W, 3).")
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+        raise ImageFileError(f"a picture is {photo.dtype} {photo.shape}, expected uint8 BGR (H, W, 3), 0..255.")
+    return "a picture", photo
+
+
+def read_aligned(photo: Photo, size: int) -> Image:
+    """An aligned face brought to `size` px, uint8 BGR (S, S, 3).
+
+    Raises:
+        ImageFileError: see `read_photo`; or it is not square.
+    """
+    name, image = read_photo(photo)
+    check_square(image, name)
+    if len(image) == size:
+        return image
+    how = cv2.INTER_AREA if len(image) > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=how), np.uint8)
+
+
+def one_for_each(refs: Sequence[References], num_photos: int) -> Sequence[References]:
+    """The references of each photo; an empty list stands for none at all.
+
+    Raises:
+        UserError: there are not as many as photos.
+    """
+    if len(refs) not in (0, num_photos):
+        raise UserError(f"{num_photos} photos and {len(refs)} lists of references: expected one for each, or none.")
+    return refs if len(refs) else [()] * num_photos
+
+
+def as_list(refs: Photo | Sequence[Photo]) -> list[Photo]:
+    """Photos one by one: a single file or picture is one of them, not a row of letters or of pixel rows."""
+    if isinstance(refs, str | Path) or (isinstance(refs, np.ndarray) and refs.ndim < 4):
+        return [refs]
+    return list(cast(Sequence[Photo], refs))
+
+
+def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
+    """Where the identity of a face comes from, given what was asked for and what there is."""
+    if asked in ("self", "none"):
+        return asked
+    return "ref" if has_ref else "self"

@@ -20,7 +20,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from basicsr.faces.track import Track, steady_landmarks
+from basicsr.faces.steady import steady_landmarks
+from basicsr.faces.track import Track
 from basicsr.inference.gallery import Gallery, Match
 from basicsr.inference.jobs import Job
 from basicsr.inference.photo import crop_size
@@ -28,15 +29,10 @@ from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.results_file import ResultsFile
 from basicsr.inference.run_settings import RunSettings
 from basicsr.inference.values import Knobs, RestoredFace
-from basicsr.inference.video_file import (
-    MP4_SOUND,
-    count_packets,
-    join_segments,
-    read_frames,
-    video_facts,
-)
+from basicsr.inference.video_file import MP4_SOUND, read_frames, video_facts
 from basicsr.inference.video_scan import Scan, Scanner
 from basicsr.inference.video_segment import Figures, SegmentRun, TrackPlan, read_figures
+from basicsr.inference.video_write import count_packets, join_segments
 from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.cli import progress
 from basicsr.utils.errors import ImageFileError
@@ -46,6 +42,7 @@ from basicsr.utils.text_util import make_folder, write_text
 logger = logging.getLogger(__name__)
 
 SEGMENT = 100  # frames: what an interruption can cost
+PARTS = "parts 2"  # what lies in the work folder; another version of it is made anew
 
 
 @dataclass(frozen=True)
@@ -69,11 +66,14 @@ def video_output(path: Path, folder: Path, suffix: str | None) -> Path:
     """The file that a video's result goes to: .mp4, or .mkv where .mp4 does not take the sound as it is.
 
     Raises:
-        ImageFileError: the video cannot be read.
+        ImageFileError: the video cannot be read, or would be overwritten by its own result.
     """
     sound = video_facts(path).sound
     ending = ".mp4" if all(codec in MP4_SOUND for codec in sound) else ".mkv"
-    return folder / f"{path.stem}{f'_{suffix}' if suffix else ''}{ending}"
+    output = folder / f"{path.stem}{f'_{suffix}' if suffix else ''}{ending}"
+    if output.resolve() == path.resolve():
+        raise ImageFileError(f"{path}: its result would be written over it. Take another -o, or a --suffix.")
+    return output
 
 
 class VideoRun:
@@ -102,7 +102,7 @@ class VideoRun:
         work = self._work_folder(job)
         scan = self._scan(job.path, work)
         if scan.error is not None:
-            error = ImageFileError(f"{scan.error[:-1]}; what comes before is restored.")
+            error = ImageFileError(f"{scan.error[:-1]}; what can be read is restored.")
             logger.error("%s", error)
         plans = self.plan(job, scan)
         figures = self._segments(job, work, scan, plans)
@@ -123,7 +123,7 @@ class VideoRun:
         """Where parts wait until they are joined; emptied unless they are of a run like this one."""
         work = job.output.parent / f".{job.output.stem}.parts"
         head = work / "settings.txt"
-        wanted = self.settings.fingerprints.get(job.output, "")
+        wanted = f"{PARTS} {self.settings.fingerprints.get(job.output, '')}"
         same = head.is_file() and head.read_text(encoding="utf-8") == wanted
         if work.is_dir() and not (self.video.resume and same):
             shutil.rmtree(work)
@@ -178,7 +178,7 @@ class VideoRun:
                 encoded[files] = self._encode([self.settings.read_ref(path) for path in files])
             if match is not None and match.person is None:
                 logger.info("%s, track %d: %s; restored blind", job.path, track.number, match.reason)
-            steady = steady_landmarks(track, self.video.smooth)
+            steady = steady_landmarks(track, self.video.smooth, scan.cuts, scan.tracks)
             plans.append(TrackPlan(track, track.frames[track.best], match, files, encoded[files], steady))
         return plans
 
@@ -231,7 +231,7 @@ class VideoRun:
             "shown": [round(float(scan.pts[frame] * time_base), 3) for frame in (track.frames[0], track.frames[-1])],
             "best_frame": plan.best_frame,
             "box": [round(float(value), 1) for value in track.boxes[best]],
-            "score": round(track.scores[best], 4),
+            "score": round(float(track.scores[best]), 4),
         }
         if figures.failed:
             error = ImageFileError(

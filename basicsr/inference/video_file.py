@@ -1,4 +1,4 @@
-"""Video files: frames in, one at a time, with their time stamps; frames out, beside the sound of the source.
+"""Video files read: frames one at a time, with their time stamps. basicsr/inference/video_write.py writes them.
 
 The only file that imports PyAV, which is an extra: pip install 'id-codeformer[av]'.
 
@@ -7,11 +7,7 @@ Shapes: H, W frame.
 
 from __future__ import annotations
 
-import contextlib
-import heapq
-import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,18 +17,17 @@ import numpy as np
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image
 
-logger = logging.getLogger(__name__)
-
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")  # the first three are upstream's
 MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")  # goes into .mp4 as it is; other sound into .mkv
-CODEC, PIXELS = "libx264", "yuv420p"  # as upstream: what every player reads
-COLOUR_TAGS = ("color_range", "color_primaries", "color_trc", "colorspace")
+COLOUR_TAGS = ("color_primaries", "color_trc", "colorspace")
+MICROSECONDS = 1e6  # in a second: what a container counts its length in
+MISSING_END = 1.0  # s that a video may end before the length that it says
 
 
 class Frame(NamedTuple):
     """A decoded picture of a video."""
 
-    image: Image  # uint8 BGR (H, W, 3), upright
+    image: Image  # uint8 BGR (H, W, 3), upright, of square pixels
     pts: int  # when it is shown, in units of the stream's time base
     duration: int  # how long, 0 where the file does not say
 
@@ -55,7 +50,7 @@ def import_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise UserError("videos need PyAV: pip install 'av>=12'. Or hand the frames over as a folder.") from error
+        raise UserError("videos need PyAV: pip install 'av>=14.2'. Or hand the frames over as a folder.") from error
     return av
 
 
@@ -64,7 +59,7 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
     av = import_av()
     try:
         container = av.open(str(path))
@@ -85,8 +80,8 @@ def video_facts(path: Path) -> VideoFacts:
     Raises:
         ImageFileError: missing, broken, or no video.
     """
-    with _opened(path) as container:
-        stream = container.streams.video[0]
+    with opened(path) as container:
+        stream = _pictures(container)
         tags = {tag: getattr(stream.codec_context, tag) for tag in COLOUR_TAGS}
         sound = tuple(audio.codec_context.name for audio in container.streams.audio)
         return VideoFacts(Fraction(stream.time_base), stream.frames or None, sound, tags)
@@ -95,177 +90,65 @@ def video_facts(path: Path) -> VideoFacts:
 def read_frames(path: Path, first: int = 0) -> Iterator[Frame]:
     """The frames of a video in the order in which they are shown, of which only a few are in memory.
 
+    What cannot be decoded is passed over, as players do: the frames before and after it keep their times.
+
     Args:
         first: so many frames are passed over: decoded, since others build on them, but not converted.
     Raises:
-        ImageFileError: the video cannot be opened, or breaks in the middle; the frames before have been handed out.
+        ImageFileError: the video cannot be opened; or, when all that can be read has been handed out, some of it is
+            damaged or missing.
     """
     av = import_av()
-    with _opened(path) as container:
-        stream = container.streams.video[0]
+    with opened(path) as container:
+        stream = _pictures(container)
+        aspect = float(stream.sample_aspect_ratio or 1)
         stream.thread_type = "AUTO"
-        number, last_pts = -1, None
+        number, last_pts, num_damaged, end = -1, None, 0, 0.0
         try:
-            for frame in container.decode(stream):
-                number += 1
-                pts = frame.pts if frame.pts is not None else (0 if last_pts is None else last_pts + 1)
-                last_pts = pts if last_pts is None else max(pts, last_pts + 1)  # players need rising times
-                if number >= first:
-                    yield Frame(_upright(frame), last_pts, int(frame.duration or 0))
+            for packet in container.demux(stream, *container.streams.audio):
+                if packet.pts is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream.index != stream.index:
+                    continue
+                frames = _decoded(packet)
+                num_damaged += frames is None
+                for frame in frames or ():
+                    number += 1
+                    num_damaged += frame.is_corrupt
+                    pts = frame.pts if frame.pts is not None else (0 if last_pts is None else last_pts + 1)
+                    last_pts = pts if last_pts is None else max(pts, last_pts + 1)  # players need rising times
+                    if number >= first:
+                        yield Frame(_upright(frame, aspect), last_pts, int(frame.duration or 0))
         except av.FFmpegError as error:
             raise ImageFileError(f"{path}: breaks after frame {number} ({error.strerror}).") from error
+        missing = ((container.duration or 0) + (container.start_time or 0)) / MICROSECONDS - end
     if number < 0:
         raise ImageFileError(f"{path}: holds no frame that can be decoded.")
+    if num_damaged:
+        raise ImageFileError(f"{path}: {num_damaged} frames are damaged or missing in the middle.")
+    if missing > MISSING_END:
+        raise ImageFileError(f"{path}: is cut off, the last {missing:.1f} s are missing.")
 
 
-def _upright(frame: Any) -> Image:
-    """The pixels, turned as a telephone that was held upright says."""
-    image = frame.to_ndarray(format="bgr24")
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarters))
+def _decoded(packet: Any) -> list[Any] | None:
+    """The frames of a packet; None where it is damaged."""
+    try:
+        return list(packet.decode())
+    except import_av().InvalidDataError:
+        return None
 
 
-def even(image: Image) -> Image:
-    """With even height and width, as halved colour needs: the last row or column is repeated where one is missing."""
-    height, width = image.shape[:2]
-    if height % 2 or width % 2:
-        return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return image
+def _pictures(container: Any) -> Any:
+    """The stream of pictures; a cover that lies in the file beside it is none."""
+    return container.streams.best("video")
 
 
-class SegmentWriter:
-    """Encodes a part of a video into a file of its own, written under a temporary name until `close`.
-
-    No frame refers to a later one, so that packets are in the order of the frames and parts can be joined.
+def _upright(frame: Any, aspect: float) -> Image:
+    """The pixels, square, and turned as a telephone that was held upright says.
 
     Args:
-        crf: of x264: 0 lossless .. 51.
+        aspect: width of a stored pixel by its height, as of DV and DVD.
     """
-
-    def __init__(self, path: Path, size: tuple[int, int], colours: dict[str, Any], crf: int) -> None:
-        av = import_av()
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._av = av
-        self.number = 0
-        try:
-            self.container = av.open(str(self.temporary), "w", format="matroska")
-            self.stream = self.container.add_stream(CODEC, rate=25)  # times are given when the parts are joined
-        except (av.FFmpegError, av.codec.codec.UnknownCodecError, OSError) as error:
-            raise UserError(f"{path}: cannot be written as {CODEC} ({error}).") from error
-        self.stream.height, self.stream.width = size
-        self.stream.pix_fmt = PIXELS
-        self.stream.options = {"crf": str(crf), "bf": "0", "preset": "medium"}
-        self.colorspace = colours.get("colorspace")
-        for tag, value in colours.items():
-            setattr(self.stream.codec_context, tag, value)
-
-    def write(self, image: Image) -> None:
-        """Encode a frame, uint8 BGR, of the size that was said.
-
-        Raises:
-            UserError: the disk is full, or the like.
-        """
-        frame = self._av.VideoFrame.from_ndarray(image, format="bgr24")
-        size = self.stream.width, self.stream.height  # of a stream that changes its size the first one is kept
-        frame = frame.reformat(*size, format=PIXELS, dst_colorspace=_matrix(self.colorspace))
-        frame.pts = self.number
-        frame.time_base = Fraction(1, 25)
-        self.number += 1
-        self._mux(frame)
-
-    def _mux(self, frame: Any) -> None:
-        try:
-            self.container.mux(self.stream.encode(frame))
-        except (self._av.FFmpegError, OSError) as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}).") from error
-
-    def close(self) -> None:
-        """Finish the file and give it its name."""
-        self._mux(None)
-        self.container.close()
-        os.replace(self.temporary, self.path)
-
-    def abandon(self) -> None:
-        """Leave no file behind."""
-        self.container.close()
-        self.temporary.unlink(missing_ok=True)
-
-
-def _matrix(colorspace: Any) -> Any:
-    """The matrix that turns RGB into the colours that a stream claims; BT.601 but for BT.709."""
-    from av.video.reformatter import Colorspace
-
-    return Colorspace.ITU709 if int(colorspace or 0) == 1 else Colorspace.ITU601
-
-
-def count_packets(path: Path) -> int:
-    """Frames of a part that was written by SegmentWriter; 0 where it is none."""
-    try:
-        with _opened(path) as container:
-            return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
-    except ImageFileError:
-        return 0
-
-
-def join_segments(
-    parts: Sequence[Path], times: Sequence[tuple[int, int]], time_base: Fraction, source: Path, target: Path
-) -> None:
-    """Write the parts one after the other, with the sound of `source`; nothing is encoded again.
-
-    Args:
-        times: of each frame of all parts: when it is shown and how long, in units of `time_base`.
-        target: its ending decides the container. Written under a temporary name, then renamed.
-    Raises:
-        UserError: it cannot be written.
-    """
-    av = import_av()
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
-    options = {"movflags": "+faststart"} if target.suffix == ".mp4" else {}
-    if target.suffix == ".mp4" and time_base.numerator == 1:
-        options["video_track_timescale"] = str(time_base.denominator)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _opened(source) as sound, av.open(str(temporary), "w", options=options) as out, _opened(parts[0]) as first:
-            video = out.add_stream_from_template(first.streams.video[0])
-            video.time_base = time_base
-            copies = {audio.index: out.add_stream_from_template(audio) for audio in sound.streams.audio}
-            pictures = _timed(_packets(parts), times, time_base, video)
-            voices = _copied(sound, copies)
-            for _, _, packet in heapq.merge(pictures, voices, key=lambda item: item[:2]):
-                out.mux(packet)
-        os.replace(temporary, target)
-    except (av.FFmpegError, OSError) as error:
-        raise UserError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error}).") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _packets(parts: Iterable[Path]) -> Iterator[Any]:
-    """The packets of all parts, a frame each."""
-    for part in parts:
-        with _opened(part) as container:
-            yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size > 0)
-
-
-def _timed(
-    packets: Iterable[Any], times: Sequence[tuple[int, int]], time_base: Fraction, stream: Any
-) -> Iterator[tuple[float, int, Any]]:
-    """(s, rank, packet) of the pictures."""
-    for packet, (pts, duration) in zip(packets, times, strict=True):
-        packet.time_base = time_base
-        packet.pts = packet.dts = pts
-        packet.duration = duration
-        packet.stream = stream
-        yield float(pts * time_base), 0, packet
-
-
-def _copied(sound: Any, copies: dict[int, Any]) -> Iterator[tuple[float, int, Any]]:
-    """(s, rank, packet) of the sound."""
-    if not copies:
-        return
-    for packet in sound.demux(*sound.streams.audio):
-        if packet.dts is not None:
-            packet.stream = copies[packet.stream.index]
-            yield float(packet.dts * packet.time_base), 1, packet
+    size = round(frame.width * max(aspect, 1)), round(frame.height / min(aspect, 1))
+    image = frame.reformat(*size, format="bgr24").to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))

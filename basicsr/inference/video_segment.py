@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from basicsr.faces import Face, ffhq_matrix, warp_by
+from basicsr.faces.detect import Array
 from basicsr.faces.track import Track
 from basicsr.inference.batch import restore_each
 from basicsr.inference.gallery import Match, mode_for
@@ -27,7 +27,8 @@ from basicsr.inference.photo import FoundFace, crop_size
 from basicsr.inference.restorer import FaceRestorer, References
 from basicsr.inference.run_settings import RunSettings
 from basicsr.inference.values import RestoredFace
-from basicsr.inference.video_file import Frame, SegmentWriter, even
+from basicsr.inference.video_file import Frame
+from basicsr.inference.video_write import SegmentWriter, even
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import Image
 from basicsr.utils.parallel import in_order
@@ -47,7 +48,7 @@ class TrackPlan(NamedTuple):
     match: Match | None  # None without a gallery
     files: tuple[Path, ...]  # of the references
     refs: References
-    landmarks: Mapping[int, NDArray[np.float64]]  # (5, 2) px by frame, steadied
+    landmarks: Mapping[int, Array]  # (5, 2) px by frame, steadied
 
 
 @dataclass
