@@ -14,7 +14,7 @@ from restorer_toys import make_net
 from toy_run import SIZE
 
 import inference_codeformer as tool
-from basicsr.inference import FaceRestorer, Request, ResultsFile, find_jobs, photo_files, pipeline, results_file
+from basicsr.inference import FaceRestorer, Request, ResultsFile, find_jobs, photo_files, results_file
 from basicsr.inference.values import KnobOptions
 from basicsr.utils.errors import ImageFileError, UserError, WeightsError
 from basicsr.utils.img_util import imread, imwrite

@@ -173,10 +173,3 @@ def as_list(refs: Photo | Sequence[Photo]) -> list[Photo]:
     if isinstance(refs, str | Path) or (isinstance(refs, np.ndarray) and refs.ndim < 4):
         return [refs]
     return list(cast(Sequence[Photo], refs))
-
-
-def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
-    """Where the identity of a face comes from, given what was asked for and what there is."""
-    if asked in ("self", "none"):
-        return asked
-    return "ref" if has_ref else "self"
