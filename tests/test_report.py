@@ -131,11 +131,13 @@ def test_what_is_level_with_the_best_run_is_bold_too(tmp_path: Path) -> None:
 
 def test_pictures_with_a_fault_are_counted_for_each_run_beside_the_means(tmp_path: Path) -> None:
     result = make_result(tmp_path, 8, [IDS])
-    result.failures += [
-        Failure("p01", "x", "cut off"),
-        Failure("p01", "x", "again"),
-        Failure("p02", None, "no picture"),
-    ]
+    result.failures.extend(
+        [
+            Failure("p01", "x", "cut off"),
+            Failure("p01", "x", "again"),
+            Failure("p02", None, "no picture"),
+        ]
+    )
     row = main_table(result)[-1]
     assert (row.label, [cell.mean for cell in row.cells]) == ("Pictures with a fault (listed above)", ["2", "1"])
 

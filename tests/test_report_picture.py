@@ -69,7 +69,7 @@ def make_pairs(folder: Path, runs: tuple[str, ...]) -> list[EvaluationPair]:
         pictures |= {what: np.asarray(cv2.GaussianBlur(gt, (0, 0), s), np.uint8) for what, s in blurred.items()}
         for what, picture in pictures.items():
             imwrite(files[what], picture)
-        refs = {run: (files["other" if run == "wrong" else "ref"],) for run in runs}
+        refs: dict[str, tuple[Path, ...]] = {run: (files["other" if run == "wrong" else "ref"],) for run in runs}
         attributes = {"yaw": str(4 * i - 70), "eyeglasses": str(i % 2)}
         restored = dict.fromkeys(runs, files["run"])
         pairs.append(

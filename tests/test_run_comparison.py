@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from basicsr.evaluation.checks import check_runs, roles_from_names
-from basicsr.evaluation.comparison import Difference, compare_runs, holm
+from basicsr.evaluation.comparison import NUM_RESAMPLES, Difference, compare_runs, holm
 from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Figure
 from basicsr.evaluation.runs import RunValues, mean_of_seeds, read_runs, runs_of
 from basicsr.evaluation.statistics import MIN_CLUSTERS
@@ -38,10 +38,10 @@ def people_and_photos(seed: int, num_people: int = NUM_PEOPLE, spread: float = 0
     return np.repeat(rng.normal(0, spread, num_people), PHOTOS) + rng.normal(0, spread / 4, num_people * PHOTOS)
 
 
-def one_difference(values: np.ndarray, figure: Figure = IDS, **options: int) -> Difference:
+def one_difference(values: np.ndarray, figure: Figure = IDS, num_resamples: int = NUM_RESAMPLES) -> Difference:
     """A run that differs from a baseline of zeros by `values`."""
     zeros = run("A", {figure.key: np.zeros(len(values))}, figure)
-    (found,) = compare_runs([zeros, run("B", {figure.key: values}, figure)], "A", **options)
+    (found,) = compare_runs([zeros, run("B", {figure.key: values}, figure)], "A", num_resamples=num_resamples)
     return found
 
 
@@ -81,6 +81,7 @@ def test_too_few_people_show_nothing_however_large_the_difference() -> None:
     assert found.num_people == MIN_CLUSTERS - 1
     assert (found.verdict, found.ci_low, found.p, found.detectable) == ("too few people", None, None, None)
     six = one_difference(np.repeat(np.arange(1.0, MIN_CLUSTERS + 1), PHOTOS))
+    assert six.p is not None
     assert six.p == pytest.approx(2.0**-5, abs=0.02)
     assert six.p >= 2.0**-5, "six signs that agree by chance"
 
