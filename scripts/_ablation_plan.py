@@ -151,6 +151,7 @@ class Plan:
         if asked:  # the family of differences that is tested
             write_table(_root.ROOT / folder / "questions.csv", ("question", "run", "minus"), asked)
             command += ["--questions", str(folder / "questions.csv")]
+        command += ["--baseline", "A"] if "A" in given else []
         command += [] if trained_with is None else ["--trained_with", trained_with]
         command += ["--title", f"{self.options.title}: stage {stage}, seed {seed}", "--out", str(folder)]
 
