@@ -30,7 +30,7 @@ needs_onnxscript = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with id.pth, whose identity parts are not zero, sharing.pth (kv_share) and plain.pth, a CodeFormer."""
+    """A folder with networks: id.pth, sharing.pth (kv_share) and maps.pth know people; plain.pth is a CodeFormer."""
     folder = tmp_path_factory.mktemp("toy")
     contents = load_file(make_net(folder))
     generator = torch.Generator().manual_seed(0)
@@ -45,6 +45,12 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "kv_share" in name:
             value.fill_(0.8)
     save_atomic({**contents, "params": state, "network_g": sharing}, folder / "sharing.pth")
+    maps = {**contents["network_g"], "vqgan_path": None, "inject": "token_map", "token_grid": 2, "style_grid": 2}
+    state = ARCH_REGISTRY.build(maps).state_dict()
+    for name, value in state.items():
+        if "token_map" in name or "style_dict" in name:
+            value.normal_(0, 0.5, generator=generator)
+    save_atomic({**contents, "params": state, "network_g": maps}, folder / "maps.pth")
     plain = {"type": "CodeFormer", **CODEFORMER}
     save_atomic({"params": ARCH_REGISTRY.build(plain).state_dict(), "network_g": plain}, folder / "plain.pth")
     return folder
@@ -108,11 +114,19 @@ def test_knobs_that_are_inputs_act_and_the_file_says_what_it_is(
 
 @needs_onnxscript
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "inputs"), [("plain.pth", ["lq"]), ("sharing.pth", ["lq", "refs", "ref_mask"])])
-def test_codeformer_and_a_network_that_reads_the_photos_itself_are_exported(
-    name: str, inputs: list[str], toy: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "part", "inputs"),
+    [
+        ("plain.pth", "whole", ["lq"]),
+        ("sharing.pth", "whole", ["lq", "refs", "ref_mask"]),
+        ("maps.pth", "whole", ["lq", "refs", "ref_mask"]),
+        ("maps.pth", "restorer", ["lq", "id_embed", "id_map", "ref_mask", "id_quality"]),
+    ],
+)
+def test_codeformer_shared_photos_and_identity_maps_are_exported(
+    name: str, part: str, inputs: list[str], toy: Path, tmp_path: Path
 ) -> None:
-    session = exported(toy, tmp_path / "net.onnx", name)
+    session = exported(toy, tmp_path / "net.onnx", name, "--part", part)
     assert [value.name for value in session.get_inputs()] == inputs
 
 

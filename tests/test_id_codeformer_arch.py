@@ -7,8 +7,9 @@ from identity_toys import IDENTITY, TINY, codeformer, id_codeformer, images, ref
 from torch import Tensor, nn
 
 from basicsr.archs.codeformer_arch import CodeFormer
-from basicsr.archs.id_codeformer_arch import IDCodeFormer, IdentityStyle
+from basicsr.archs.id_codeformer_arch import IDCodeFormer
 from basicsr.archs.identity_encoder_arch import IdentityTokenMap
+from basicsr.archs.identity_style import IdentityStyle
 from basicsr.archs.kv_share import ReferencePhotos
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY

@@ -7,15 +7,13 @@ Shapes: B batch; R references; H, W pixels; h, w feature size; L tokens; C token
 Cf feature channels; E width of the identity embedding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.blocks import at_least_float32
 from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput, CodeGrad, Condition, FuseAt, TransformerLayer
 from basicsr.archs.identity_encoder_arch import (
     ConstantIdentity,
@@ -27,6 +25,7 @@ from basicsr.archs.identity_encoder_arch import (
     mean_embedding,
     reference_bias,
 )
+from basicsr.archs.identity_style import STYLES, IdentityStyle, StyleMode, add_style
 from basicsr.archs.kv_share import (
     KeyValueShare,
     ReferenceCache,
@@ -38,62 +37,6 @@ from basicsr.archs.kv_share import (
 from basicsr.utils.errors import OptionError
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.signature import require_within
-
-StyleMode = Literal["adain", "film", "adain_mean"]
-STYLES = ("adain", "film", "adain_mean", "none")
-
-
-class IdentityStyle(nn.Module):
-    """Second half of IA-CFT: what the identity V adds to the decoder feature F_d, on top of the CFT.
-
-    delta = g(F_d, F_e) * S, with dgamma, dbeta = tanh(MLP(V)) (zero at the start), g a one-channel gate in (0, 1), and
-    adain:      S = dgamma * (F_d - mu) / sigma + dbeta
-    film:       S = dgamma * F_d + dbeta
-    adain_mean: S = dbeta - dgamma * mu                 (only the mean of F_d moves)
-    mu, sigma: of F_d in each sample and channel. With a grid, dgamma and dbeta are maps: predicted on grid x grid cells
-    and interpolated, so that an eye may be told another thing than a chin (as SPADE's maps, Park et al. 2019, which
-    come from a segmentation).
-    """
-
-    def __init__(self, channels: int, embed_dim: int, mode: StyleMode, grid: int = 1) -> None:
-        super().__init__()
-        self.mode, self.grid = mode, grid
-        self.embed_scale = embed_dim**0.5  # entries of a unit vector have size 1 / sqrt(E); a layer expects about 1
-        head = nn.Linear(embed_dim, 2 * channels * grid * grid)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        self.mlp = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.SiLU(), head)
-        self.gate_dec = nn.Conv2d(channels, 1, 3, 1, 1)
-        self.gate_enc = nn.Conv2d(channels, 1, 3, 1, 1, bias=False)
-
-    def forward(self, dec_feat: Tensor, enc_feat: Tensor, embed: Tensor, has_ref: Tensor) -> Tensor:
-        """delta (B, Cf, h, w), exactly zero for a sample without reference.
-
-        Args:
-            dec_feat, enc_feat: F_d and F_e (B, Cf, h, w).
-            embed: V (B, E), unit length.
-            has_ref: (B,) bool.
-        """
-        style = self.mlp(embed * self.embed_scale).tanh()  # (B, E) -> (B, 2Cf*grid*grid)
-        style = style.unflatten(1, (-1, self.grid, self.grid))  # -> (B, 2Cf, grid, grid)
-        style = torch.where(has_ref[:, None, None, None], style, style.new_zeros(()))
-        if self.grid > 1:
-            style = F.interpolate(style, dec_feat.shape[-2:], mode="bilinear")  # -> (B, 2Cf, h, w)
-        gain, offset = style.chunk(2, dim=1)
-        gate = torch.sigmoid(self.gate_dec(dec_feat) + self.gate_enc(enc_feat))  # (B, Cf, h, w) -> (B, 1, h, w)
-        # float32, also where the weights are of half precision: at a mean of 20 sigma the offset is a difference of
-        # large numbers, and bfloat16 would be 5 % off
-        feat = at_least_float32(dec_feat)
-        gain, offset = gain.to(feat.dtype), offset.to(feat.dtype)
-        if self.mode != "film":
-            var, mean = torch.var_mean(feat, dim=(2, 3), correction=0, keepdim=True)  # (B, Cf, 1, 1)
-            if self.mode == "adain":
-                gain = gain * (var + 1e-5).rsqrt()
-            offset = offset - gain * mean
-            if self.mode == "adain_mean":
-                return (gate * offset).to(dec_feat.dtype)
-        # the normalisation is folded in: one pass over F_d
-        return (gate * torch.addcmul(offset, gain, feat)).to(dec_feat.dtype)
 
 
 @ARCH_REGISTRY.register()
@@ -163,25 +106,39 @@ class IDCodeFormer(CodeFormer):
         if identity_source == "constant":
             num_tokens = num_vec_tokens + num_map_tokens
             self.constant_identity = constant_for(inject, style, id_embed_dim, dim_embd, num_tokens)
+        self.token_map: IdentityTokenMap | None = None
+        self._let_in(inject, id_map_shape, num_vec_tokens, num_map_tokens, use_null_key, token_grid)
+        self.inject = inject
+        self.style_dict = self._styles(style, self.connect_list if style_list is None else style_list, style_grid)
+        self.fix(fix_modules or ())
+
+    def _let_in(
+        self,
+        inject: str,
+        map_shape: Sequence[int],
+        num_vec_tokens: int,
+        num_map_tokens: int,
+        use_null_key: bool,
+        token_grid: int,
+    ) -> None:
+        """Build the parts through which the identity reaches the code transformer, see the class."""
+        dim, num_heads = self.feat_emb.out_features, cast(TransformerLayer, self.ft_layers[0]).self_attn.num_heads
         if inject == "cross_attn":
             if self.constant_identity is None:
                 self.identity_encoder = IdentityEncoder(
-                    id_embed_dim, id_map_shape, dim_embd, n_head, num_vec_tokens, num_map_tokens
+                    self.id_embed_dim, map_shape, dim, num_heads, num_vec_tokens, num_map_tokens
                 )
             for layer in self.ft_layers:
-                layer.cross_attn = IdentityCrossAttention(dim_embd, n_head, use_null_key)
+                layer.cross_attn = IdentityCrossAttention(dim, num_heads, use_null_key)
         elif inject == "kv_share":
             for layer in self.ft_layers:
                 layer.kv_share = KeyValueShare()
         elif inject == "token_map":
             if token_grid > self.latent_width:
                 raise OptionError(f"token_grid: {token_grid}, but there are {self.latent_width} tokens in a row")
-            self.token_map = IdentityTokenMap(id_embed_dim, dim_embd, token_grid, self.latent_width)
+            self.token_map = IdentityTokenMap(self.id_embed_dim, dim, token_grid, self.latent_width)
         elif inject != "none":
             raise OptionError(f"inject: no way '{inject}'; there are 'cross_attn', 'kv_share', 'token_map' and 'none'")
-        self.inject = inject
-        self.style_dict = self._styles(style, self.connect_list if style_list is None else style_list, style_grid)
-        self.fix(fix_modules or ())
 
     def _styles(self, style: StyleMode | Literal["none"], widths: Sequence[str], grid: int) -> nn.ModuleDict:
         """The IdentityStyle of each feature width; none for the style 'none'."""
@@ -267,7 +224,7 @@ class IDCodeFormer(CodeFormer):
 
     def token_offset(self, identity: IdentityFeatures | None, batch: int) -> Tensor | None:
         """What `inject: token_map` adds to the image tokens of `batch` samples, (L, B, C); None: nothing."""
-        if self.inject != "token_map" or (identity is None and self.constant_identity is None):
+        if self.token_map is None or (identity is None and self.constant_identity is None):
             return None
         return cast(Tensor, self.token_map(*self.style_vector(identity, batch)))
 
@@ -322,11 +279,3 @@ class IDCodeFormer(CodeFormer):
             delta = partial(style, enc_feat=taps[size][:decode_first].detach(), embed=embed, has_ref=has_ref)
             fuse_at[size] = partial(add_style, cft=cft.get(size), delta=delta, w_id=w_id)
         return fuse_at
-
-
-def add_style(
-    dec_feat: Tensor, cft: Callable[[Tensor], Tensor] | None, delta: Callable[[Tensor], Tensor], w_id: float
-) -> Tensor:
-    """CFT(F_d) + w_id * delta(F_d), without the CFT where there is none; F_d = dec_feat (B, Cf, h, w)."""
-    fused = dec_feat if cft is None else cft(dec_feat)
-    return torch.add(fused, delta(dec_feat), alpha=w_id)

@@ -283,22 +283,18 @@ class FaceRestorer:
         self, lq: Tensor, known: Sequence[IdentityFeatures | None], used: Sequence[IdentityMode]
     ) -> IdentityFeatures:
         """The identity of each face: its references, its degraded photo itself, or nothing."""
-        own_modes = [MODE_CODES["none" if mode == "ref" else mode] for mode in used]
-        modes = torch.tensor(own_modes, device=self.device)
+        modes = torch.tensor([MODE_CODES["none" if mode == "ref" else mode] for mode in used], device=self.device)
         own = identity_features(self._recognizer(), lq, None, None, modes, self.self_encoder)
         if "ref" not in used:
             return own
         samples = []
         for i, (features, mode) in enumerate(zip(known, used, strict=True)):
-            embed, feature_map, mask, quality = (part[i : i + 1] for part in own[:4])
-            self_or_none = IdentityFeatures(embed, feature_map, mask, quality)
+            self_or_none = IdentityFeatures(*(part[i : i + 1] for part in own[:4]))  # type: ignore[arg-type]
             samples.append(features if features is not None and mode == "ref" else self_or_none)
         return stack_identities(samples)
 
     def _similarities(self, faces: Tensor, known: Sequence[IdentityFeatures | None]) -> list[list[float]]:
         """Cosine of each face to each of its references."""
         embedding = self._recognizer()(faces).embedding  # (B, E)
-        return [
-            [] if features is None else (features.embed[0] @ face).tolist()  # (R, E) @ (E,)
-            for features, face in zip(known, embedding, strict=True)
-        ]
+        pairs = zip(known, embedding, strict=True)
+        return [[] if features is None else (features.embed[0] @ face).tolist() for features, face in pairs]
