@@ -16,7 +16,7 @@ from basicsr.inference.comparison import Tile, draw_row
 from basicsr.utils.img_util import imread, imwrite
 from basicsr.utils.text_util import make_folder
 
-SHOWN = ("A", "B", "C ref", "D ref")
+SHOWN = ("A", "B", "C ref", "D ref", "M ref")
 PER_GROUP = 2
 RULE = (
     f"for each person the picture with the median of D − A in identity (mean over seeds); of these the {PER_GROUP} "
@@ -75,7 +75,8 @@ def choose(baseline: RunValues, run: RunValues, key: str) -> list[Chosen]:
 
 def paths_of(facts: Facts, seed: int, columns: Sequence[str], name: str) -> dict[str, Path]:
     """The pictures of a row by what stands below them: LQ, reference, the runs, GT; some may be missing."""
-    test_set, file = _root.ROOT / facts.plan.out / "test_set", f"{name}.png"
+    # the evaluation names a picture by its ground truth, gt/<name>
+    test_set, file = _root.ROOT / facts.plan.out / "test_set", f"{Path(name).name}.png"
     restored = {label: facts.restoration(3, seed, label) for label in columns}
     folders = {label: _root.ROOT / facts.plan.folder_of(run) for label, run in restored.items() if run is not None}
     paths = {"LQ": test_set / "lq" / file, "reference": test_set / "ref" / file}

@@ -54,7 +54,7 @@ def write_report(folder: Path, ids: Mapping[str, float], seed: int, gaps: Mappin
             natural = 0.0 if run.endswith("wrong") else NATURAL
             values = [20 + level, lpips, found, to_ref, natural]
             values += [] if gaps is None else [gaps[run] + rng.normal(0, NOISE)]
-            lines.append(f"{n:05d},p{n // PHOTOS},{run},{','.join(repr(float(value)) for value in values)},")
+            lines.append(f"gt/{n:05d},p{n // PHOTOS},{run},{','.join(repr(float(value)) for value in values)},")
     (folder / "per_image.csv").write_text("\n".join(lines) + "\n")
     entries = [
         {"key": key, "label": label, "better": better, "protocol": "made up", "digits": digits, "kind": kind,
