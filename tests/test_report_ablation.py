@@ -24,6 +24,8 @@ SWEEP = {f"{row} w={w}": 0.3 - w / 10 for row in ("A", "D") for w in (0, 1)}
 LEVELS = {"degraded": 0.2, "ceiling": 0.8, "A0": 0.3, "A": 0.3, "B": 0.33, **C_MODES, **D_MODES, **SWEEP}
 TRUTH = {run: (level, None if run == "A w=1" else level) for run, level in LEVELS.items()}
 
+pytestmark = pytest.mark.slow  # every chart and table of a whole ablation is made: half a minute
+
 
 @pytest.fixture(scope="module")
 def ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:

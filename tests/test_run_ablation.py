@@ -73,6 +73,7 @@ def run(programs: Programs) -> tuple[int, str]:
     return code, (programs.out / "ablation.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_costs_itself_and_is_made_up_for_by_the_same_command(
     programs: Programs, caplog: pytest.LogCaptureFixture
 ) -> None:
