@@ -87,7 +87,8 @@ def test_the_challenge_set_is_restored_judged_and_shown_by_slice(challenge: tupl
     assert metrics["baseline"] == "A"
     assert {"psnr", "ids_judge", "ids_ref_judge", "gap_train_judge"} <= {figure["key"] for figure in metrics["figures"]}
     assert [item["label"] for item in metrics["unavailable"]][:1] == ["Landmark distance"]
-    assert {"eyeglasses", "yaw", "hat"} <= {one["column"] for one in metrics["slices"]}
+    # yaw is there, too, but all of these faces look within one range of it
+    assert {"eyeglasses", "earrings", "hat"} <= {one["column"] for one in metrics["slices"]}
 
     html = (out / "report.html").read_text()
     shown = html[html.index('id="slice_pictures"') :]
@@ -95,7 +96,7 @@ def test_the_challenge_set_is_restored_judged_and_shown_by_slice(challenge: tupl
     assert {"eyeglasses: 0", "eyeglasses: 1"} <= set(headings)
     columns = re.findall(r"<th>(.*?)</th>", shown)[:5]
     assert columns == ["LQ", "Reference", "A", "D", "GT"], "row A against row D"
-    for column in ("eyeglasses", "yaw"):
+    for column in ("eyeglasses", "hat"):
         grid = imread(out / f"grid_{column}.png")
         assert min(grid.shape[:2]) > 128, "a grid of pictures, also as a file"
 
