@@ -223,8 +223,8 @@ def constant_for(inject: str, style: str, embed_dim: int, dim: int, num_tokens: 
 class IdentityTokenMap(nn.Module):
     """What an identity V adds to each image token: a map linear in V, zero at the start.
 
-    Each place of the face has weights of its own from the first step on. Attention to identity tokens could say as much,
-    but on LFW it did not learn to in a short training (docs/results.md).
+    Each place of the face has weights of its own from the first step on. Attention to identity tokens could say as
+    much, but on LFW it did not learn to in a short training (docs/results.md).
 
     Args:
         embed_dim: E.
@@ -233,7 +233,7 @@ class IdentityTokenMap(nn.Module):
         width: side of the grid of image tokens.
     """
 
-    SCALE = 3.0  # of the unit vector: what docs/results.md was measured with; no other was tried
+    SCALE = 3.0  # of the unit vector: docs/results.md was measured with it; no other was tried
 
     def __init__(self, embed_dim: int, dim: int, grid: int, width: int) -> None:
         super().__init__()
