@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 from itertools import islice
@@ -49,9 +50,12 @@ def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 def test_a_broken_picture_ends_the_stream_with_one_line_that_names_it(index, workers):
     whole = (index.parent / "3.png").read_bytes()
     (index.parent / "3.png").write_bytes(whole[: len(whole) // 2])
+    before = set(multiprocessing.active_children())
     with pytest.raises(ImageFileError) as caught:
         list(islice(stream(index, workers), 20))
     assert str(caught.value) == f"{index.parent / '3.png'}: {CUT_OFF}"
+    del caught
+    assert not set(multiprocessing.active_children()) - before, "workers end with the error"
 
 
 def test_workers_change_no_sample(index):

@@ -69,7 +69,6 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         return self._over_ranks(x)
 
-    @torch.compiler.disable  # a compiled graph breaks at the collectives anyway
     def _over_ranks(self, x: Tensor) -> Tensor:
         y, mean, variance, count = _NormalizeOverRanks.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
@@ -81,3 +80,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)  # unbiased, as BatchNorm2d keeps it
         return y
+
+
+def leave_ranks_uncompiled() -> None:
+    """Let compiled graphs break at the moments of all ranks; to be called before a network is compiled.
+
+    No decorator, since that one imports the compiler: seconds at the start of every program.
+    """
+    SyncBatchNorm2d._over_ranks = torch.compiler.disable(SyncBatchNorm2d._over_ranks)  # type: ignore[method-assign]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,4 +116,6 @@ def batches(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
     except UserError as error:
         # torch puts the worker's stack trace in front; the last line is the error itself, after its class name
         line = str(error).strip().splitlines()[-1]
+        # torch raises it from a frame that holds it: garbage in a cycle, whose workers would be told to end too late
+        traceback.clear_frames(error.__traceback__)
         raise type(error)(line.partition("Error: ")[2] or line) from error

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 
 from basicsr.archs.codeformer_arch import CodeFormer
+from basicsr.archs.sync_batch_norm import leave_ranks_uncompiled
 from basicsr.archs.vqgan_arch import VQAutoEncoder
 from basicsr.config.options import TrainOptions
 from basicsr.models.base_model import Networks
@@ -43,6 +44,8 @@ def _compile(networks: Networks, options: TrainOptions) -> None:
     # of the frozen vqgan training asks the encoder alone
     encoder = None if networks.vqgan is None else cast(VQAutoEncoder, networks.vqgan).encoder
     nets = {"g": networks.g, "d": networks.d, "vqgan": encoder}
+    if options.compile:
+        leave_ranks_uncompiled()
     for name in options.compile:
         net = nets[name]
         if net is None:  # no error: a base file may name those of all stages
