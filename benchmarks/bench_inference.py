@@ -3,9 +3,10 @@
     python benchmarks/bench_inference.py --repeats 3 --out bench_inference.json
 
 The plain arm is the network in float32, NCHW, eager, as the released code runs it. The others are what inference runs:
-channels innermost, float32 or bfloat16 (see basicsr/inference/execution.py). Random weights. Every round runs all arms
-once, in turn, so that a busy moment of the machine hits all of them alike; medians are given, and the CPU time of all
-threads, which says more on a shared machine. Beside the times: how far the pictures are from those of the plain arm.
+channels innermost, float32 or bfloat16 (basicsr/inference/execution.py), and with --compile each of them compiled as
+well (the untimed round compiles). Random weights. Every round runs all arms once, in turn, so that a busy moment of the
+machine hits all of them alike; medians are given, and the CPU time of all threads, which says more on a shared machine.
+Beside the times: how far the pictures are from those of the plain arm.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput
-from basicsr.inference.execution import cpu_has_bf16, store_weights_as
+from basicsr.inference.execution import compiled, cpu_has_bf16, store_weights_as
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError
 from basicsr.utils.text_util import write_json
@@ -38,7 +39,7 @@ Arm = Callable[[], CodeFormerOutput]
 Times = dict[str, list[float]]  # s, of every run of every arm
 
 
-def make_arms(size: int, batch_sizes: Sequence[int], modes: Sequence[str]) -> dict[str, Arm]:
+def make_arms(size: int, batch_sizes: Sequence[int], modes: Sequence[str], with_compiled: bool) -> dict[str, Arm]:
     """What is timed, by "mode, batch, kind". bf16 is left out where the CPU has none."""
     num_levels = (size // 16).bit_length()
     if size != 16 * 2 ** (num_levels - 1) or not 2 <= num_levels <= len(CH_MULT):
@@ -60,17 +61,19 @@ def make_arms(size: int, batch_sizes: Sequence[int], modes: Sequence[str]) -> di
             faces = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
             for kind, net in nets.items():
                 arms[f"{mode}, batch {batch}, {kind}"] = make_arm(net, faces, kind, MODES[mode])
+                if with_compiled and kind != "plain":
+                    arms[f"{mode}, batch {batch}, {kind} compiled"] = make_arm(compiled(net), faces, kind, MODES[mode])
     return arms
 
 
-def make_arm(net: CodeFormer, faces: Tensor, kind: str, arguments: dict[str, Any]) -> Arm:
+def make_arm(call: Callable[..., CodeFormerOutput], faces: Tensor, kind: str, arguments: dict[str, Any]) -> Arm:
     """One forward of a net as inference runs it."""
     layout = torch.contiguous_format if kind == "plain" else torch.channels_last
     faces = faces.contiguous(memory_format=layout)
 
     def arm() -> CodeFormerOutput:
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
-            output: CodeFormerOutput = net(faces, **arguments)
+            output = call(faces, **arguments)
             return output
 
     return arm
@@ -139,12 +142,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--modes", choices=list(MODES), nargs="+", default=list(MODES), help="what the network does")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs per arm (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--compile", action="store_true", help="also compiled: minutes more, needs a C++ compiler")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     args = parser.parse_args(argv)
     if min(args.repeats, args.threads, *args.batch_sizes) < 1:
         raise OptionError("--repeats, --threads and --batch_sizes: expected at least 1")
     torch.set_num_threads(args.threads)
-    wall, cpu, parity = measure(make_arms(args.size, args.batch_sizes, args.modes), args.repeats)
+    wall, cpu, parity = measure(make_arms(args.size, args.batch_sizes, args.modes, args.compile), args.repeats)
     print(table(wall, cpu, parity))
     if args.out is not None:
         report = {

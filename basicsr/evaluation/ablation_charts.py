@@ -47,7 +47,8 @@ def draw_answers(table: AblationTable, key: str, path: Path) -> None:
                 axes.plot(answer.by_seed, [place] * len(answer.by_seed), "|", color=ZERO_COLOR, markersize=8)
         axes.axvline(0, color=ZERO_COLOR, linewidth=0.8)
         axes.set_yticks(places, [f"{a.question.text}  ({a.question.run} − {a.question.minus})" for a in asked])
-        axes.set_xlabel(f"difference in {asked[0].difference.contrast.figure.label}, 95 % over people; ticks: seeds")
+        label = f"difference in {asked[0].difference.contrast.figure.label}, 95 % over people; ticks: seeds"
+        axes.set_xlabel(label, loc="right")  # the questions leave the axes narrow: it grows to the left, below them
         drawing.savefig(path, dpi=DPI)
 
 
