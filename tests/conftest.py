@@ -75,9 +75,14 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(autouse=True)
 def torch_state_is_left_as_found() -> Iterator[None]:
-    """Fixed torch seed for each test, so that the order of tests does not matter; default dtype and grad mode kept."""
+    """Fixed torch seed for each test, so that the order of tests does not matter; default dtype and grad mode kept.
+
+    So is the number of threads, which some programs set: sums are rounded by it.
+    """
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
     yield
+    torch.set_num_threads(threads)
     assert torch.get_default_dtype() == torch.float32, "a test changed the default dtype"
     assert torch.is_grad_enabled(), "a test switched gradients off and left it so"
 
