@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -66,9 +67,13 @@ def exported(toy: Path, out: Path, name: str, *flags: str) -> onnxruntime.Infere
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_whole_path_restores_as_the_restorer_does_with_and_without_references(
-    batch: int, toy: Path, tmp_path: Path, rng: np.random.Generator
+    batch: int, toy: Path, tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session = exported(toy, tmp_path / "whole.onnx", "id.pth", "-w", "0.7", "--id_scale", "1.5")
+    with caplog.at_level(logging.INFO):
+        session = exported(toy, tmp_path / "whole.onnx", "id.pth", "-w", "0.7", "--id_scale", "1.5")
+    assert {record.name.partition(".")[0] for record in caplog.records} <= {"basicsr", "export_onnx"}, (
+        "ours alone speak"
+    )
     faces = [tiny_photo(rng, SIZE, SIZE) for _ in range(batch)]
     refs = [[tiny_photo(rng, SIZE, SIZE) for _ in range(2)] if i != 1 else [] for i in range(batch)]
     mask = np.array([[bool(given)] * 2 for given in refs])

@@ -172,7 +172,8 @@ def _trace(graph: torch.nn.Module, inputs: dict[str, Tensor], opset: int) -> Any
         import onnxscript  # noqa: F401  what torch.onnx.export writes with
     except ImportError as error:
         raise UserError("ONNX export needs onnxscript: pip install 'onnxscript>=0.2'.") from error
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells of every constant that it folds
+    for name in ("onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they tell of every constant that they fold
     with torch.no_grad():
         graph(**inputs)  # fills the caches of constants with real tensors, which the tracer's are not
     batch, refs = torch.export.Dim("batch", min=1), torch.export.Dim("refs", min=1)
