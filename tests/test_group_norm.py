@@ -41,6 +41,27 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda *inputs: apply(*inputs, 4, 1e-6, False), (x, weight, bias))
 
 
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-6), (torch.bfloat16, 2.0**-8)])
+@pytest.mark.parametrize("size", [5, 192])  # one strip of the combination, and several with a shorter last one
+def test_gradients_of_a_large_feature_are_as_exact_as_its_type_allows(
+    dtype: torch.dtype, rounding: float, size: int
+) -> None:
+    x, gradient = features(2, 64, size).to(dtype), torch.randn(2, 64, size, size + 1)[..., :-1].to(dtype)
+    norm = Normalize(64)
+    torch.nn.init.normal_(norm.weight)
+    inputs = [x.requires_grad_(), norm.weight, norm.bias]
+    out = norm(x)
+    assert out.grad_fn is not None
+    assert out.grad_fn.name() == "ChannelsLastGroupNormBackward"
+    found = torch.autograd.grad(out, inputs, gradient)
+    doubles = [value.detach().double().requires_grad_() for value in inputs]
+    exact = torch.autograd.grad(F.group_norm(doubles[0], 32, doubles[1], doubles[2], 1e-6), doubles, gradient.double())
+    # values of 50 with a spread of 3 carry the rounding of 50 into the sums over them
+    for value, wanted, share in zip(found, exact, (1, 20, 20), strict=True):
+        assert value.dtype in (dtype, torch.float32)
+        assert (value - wanted).abs().max() <= rounding * share * wanted.abs().max()
+
+
 def test_the_layout_is_kept() -> None:
     assert is_channels_last(Normalize(64)(features(2, 64, 8)))
 

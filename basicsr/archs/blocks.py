@@ -73,10 +73,11 @@ class Normalize(nn.GroupNorm):
 
     def forward(self, x: Tensor, reuse: bool = False) -> Tensor:
         """x (B, C, H, W) -> the same shape. `reuse`: nobody reads x again; without a backward it is overwritten."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or not is_channels_last(x):
+        learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        ours = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and learns)
+        if x.device.type != "cpu" or not ours or self.weight.dtype != torch.float32 or not is_channels_last(x):
             return super().forward(x)
-        overwrite = reuse and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
-        return ChannelsLastGroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps, overwrite)
+        return ChannelsLastGroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps, reuse and not learns)
 
 
 def swish_(x: Tensor) -> Tensor:
