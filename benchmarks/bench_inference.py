@@ -148,6 +148,8 @@ def main(argv: list[str] | None = None) -> int:
     if min(args.repeats, args.threads, *args.batch_sizes) < 1:
         raise OptionError("--repeats, --threads and --batch_sizes: expected at least 1")
     torch.set_num_threads(args.threads)
+    if args.compile:  # an arm that fell back to eager would be timed as compiled
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
     wall, cpu, parity = measure(make_arms(args.size, args.batch_sizes, args.modes, args.compile), args.repeats)
     print(table(wall, cpu, parity))
     if args.out is not None:

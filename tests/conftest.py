@@ -14,6 +14,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+# several workers share the cores, and a toy net is not faster on many threads
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else torch.get_num_threads()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,9 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Before any test file is imported: several workers share the cores, and a toy net is not faster on many threads.
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)  # before any test file is imported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,15 +74,14 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(autouse=True)
-def torch_state_is_left_as_found() -> Iterator[None]:
+def torch_state_is_the_same() -> Iterator[None]:
     """Fixed torch seed for each test, so that the order of tests does not matter; default dtype and grad mode kept.
 
-    So is the number of threads, which some programs set: sums are rounded by it.
+    So is the number of threads, which some programs and fixtures set: sums are rounded by it.
     """
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
     yield
-    torch.set_num_threads(threads)
     assert torch.get_default_dtype() == torch.float32, "a test changed the default dtype"
     assert torch.is_grad_enabled(), "a test switched gradients off and left it so"
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from basicsr.archs.blocks import Normalize, ResBlock
-from basicsr.archs.group_norm import ChannelsLastGroupNorm, group_moments, is_channels_last
+from basicsr.archs.group_norm import ChannelsLastGroupNorm, combine, group_moments, is_channels_last
 
 
 def features(batch: int, channels: int, size: int) -> Tensor:
@@ -56,10 +56,28 @@ def test_gradients_of_a_large_feature_are_as_exact_as_its_type_allows(
     found = torch.autograd.grad(out, inputs, gradient)
     doubles = [value.detach().double().requires_grad_() for value in inputs]
     exact = torch.autograd.grad(F.group_norm(doubles[0], 32, doubles[1], doubles[2], 1e-6), doubles, gradient.double())
-    # values of 50 with a spread of 3 carry the rounding of 50 into the sums over them
-    for value, wanted, share in zip(found, exact, (1, 20, 20), strict=True):
+    # that of the weight contains the saved mean of about 50; that of the bias contains none
+    for_weight = 4e-3 if dtype == torch.bfloat16 else 1e-5
+    for value, wanted, share in zip(found, exact, (rounding, for_weight, 1e-6), strict=True):
         assert value.dtype in (dtype, torch.float32)
-        assert (value - wanted).abs().max() <= rounding * share * wanted.abs().max()
+        assert (value - wanted).abs().max() <= share * wanted.abs().max()
+
+
+def test_one_gradient_can_be_kept_for_a_graph_and_a_second_one_is_refused() -> None:
+    x, norm = features(1, 64, 4).requires_grad_(), Normalize(64)
+    (gradient,) = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+    assert gradient.isfinite().all()
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("height", [8, 64])
+def test_the_formula_that_a_compiler_gets_is_that_of_the_strips(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient, x = features(2, 64, height).bfloat16(), features(2, 64, height).bfloat16()
+    a, b, c = torch.randn(3, 2, 64)
+    strips = combine(gradient, x, a, b, c)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(combine(gradient, x, a, b, c), strips, rtol=2**-7, atol=1e-3)
 
 
 def test_the_layout_is_kept() -> None:

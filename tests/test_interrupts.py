@@ -99,17 +99,20 @@ def test_a_signal_while_computing_stops_after_that_iteration(toy: Path, number: 
 def test_a_signal_while_waiting_for_data_stops_at_once(toy: Path, number: int) -> None:
     trainer = trainer_for(toy, f"waiting{number}", workers=1)
     trainer.train_data = Troubled(trainer.train_data, 5, hang)  # the third batch never comes
-    compute = trainer.stage.generator_losses
+    compute, timer = trainer.stage.generator_losses, threading.Timer(1.0, send, [number])
 
     def signalled_later(batch: Batch, current_iter: int) -> Any:
         if current_iter == 2:  # counted from here: a slow start cannot bring the signal before its time
-            threading.Timer(1.0, send, [number]).start()
+            timer.start()
         return compute(batch, current_iter)
 
     trainer.stage.generator_losses = signalled_later  # type: ignore[method-assign]
     before = multiprocessing.active_children()
     began = time.monotonic()
-    assert trainer.run() == EXIT_STOPPED
+    try:
+        assert trainer.run() == EXIT_STOPPED
+    finally:
+        timer.cancel()
     assert time.monotonic() - began < HANG / 10
     assert trainer.state.current_iter == 2
     assert [path.stem for path in trainer.checkpoints.states.iterdir()] == ["2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -217,8 +218,10 @@ def test_a_wrong_command_gets_one_line_and_exit_code_2(
     arguments: list[str],
     says: str,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    caplog.set_level(logging.INFO)
     given = [argument.replace("{face}", str(toy / "faces/0_0.png")) for argument in arguments]
     monkeypatch.setattr(sys, "argv", ["inference_codeformer.py", *given])
     with pytest.raises(SystemExit) as left:
@@ -227,6 +230,7 @@ def test_a_wrong_command_gets_one_line_and_exit_code_2(
     said = capsys.readouterr().err
     assert says in said
     assert len(said.strip().splitlines()) == 1
+    assert not caplog.records
 
 
 def test_each_input_of_a_pairs_file_gets_its_own_references(toy: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The recogniser trainer: its loss and its accuracy against loops, and one small run."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,6 @@ from basicsr.recognizers import Recognizer, RecognizerSpec, load_recognizer
 from basicsr.recognizers.mobilefacenet import MobileFaceNet
 from basicsr.utils.errors import OptionError
 from basicsr.utils.img_util import imwrite
-
-
-@pytest.fixture(autouse=True)
-def _threads_as_before() -> Iterator[None]:
-    """A run sets torch's threads; the tests after it keep theirs."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def write_people(folder: Path, num_train: int, num_val: int, num_photos: int, size: int = 48) -> Path:

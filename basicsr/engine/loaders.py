@@ -113,9 +113,11 @@ def batches(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
     try:
         for batch in loaded:
             yield move_to(batch, device)
-    except UserError as error:
+    except Exception as error:
+        # torch raises from a frame that holds the error: garbage in a cycle, whose workers hear too late of their end
+        traceback.clear_frames(error.__traceback__)
+        if not isinstance(error, UserError):
+            raise
         # torch puts the worker's stack trace in front; the last line is the error itself, after its class name
         line = str(error).strip().splitlines()[-1]
-        # torch raises it from a frame that holds it: garbage in a cycle, whose workers would be told to end too late
-        traceback.clear_frames(error.__traceback__)
         raise type(error)(line.partition("Error: ")[2] or line) from error

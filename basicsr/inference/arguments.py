@@ -28,7 +28,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--precision", choices=["auto", "float32", "bf16", "fp16"], default="float32",
                         help="float32 (default, as released); auto: bf16 where the device has it")  # fmt: skip
-    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, faster then")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start; no gain on a CPU")
     parser.add_argument("--cpu_threads", type=int, help="of the network on a CPU (default: one for each core)")
     _add_identity(parser.add_argument_group("identity"))
     _add_photos(parser.add_argument_group("whole photos"))
