@@ -64,8 +64,7 @@ class FaceRestorer:
         param_key: which weights of the file: the averaged ones as a rule.
         self_encoder: file of E_LQ, where it is not at the path that the weights name.
         precision: see `choose_precision`; the released arithmetic is float32.
-        compile_net: compile the network (torch.compile): minutes at the first face of each batch size; no
-            gain on a CPU.
+        compile_net: torch.compile the network: minutes at the first face of each batch size, no gain on a CPU.
     Raises:
         UserError: there is no such device or precision.
         WeightsError: one of the files is missing or broken, or they do not belong together.
