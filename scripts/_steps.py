@@ -138,9 +138,6 @@ class Steps:
 
     def _run_program(self, command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> int:
         """The exit code of a Python program, as of one that never began where a stop signal has come before."""
-        # OpenMP threads that wait spin for a moment only: for long, and they take the cores from whatever else runs
-        # there; not at all, and a training of small networks is a third slower
-        variables = {"GOMP_SPINCOUNT": "1000", **os.environ, **environment}
         with contextlib.ExitStack() as stack:
             output = None if log is None else stack.enter_context(log.open("w", encoding="utf-8"))
             if self.stop_signal is not None:
@@ -148,7 +145,7 @@ class Steps:
             program = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=_root.ROOT,
-                env=variables,
+                env={**os.environ, **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT if log else None,
                 start_new_session=True,
