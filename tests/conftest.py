@@ -86,6 +86,18 @@ def torch_state_is_the_same() -> Iterator[None]:
     assert torch.is_grad_enabled(), "a test switched gradients off and left it so"
 
 
+def drawn_people(
+    rng: np.random.Generator, num_people: int, spread: float, num_photos: int = 2, width: int = 24
+) -> dict[str, list[np.ndarray]]:
+    """Unit embeddings (width,) float32 of the photos of people: a normal centre, `spread` times normal noise around."""
+    people = {}
+    for person in range(num_people):
+        center = rng.normal(size=width)
+        photos = [center + spread * rng.normal(size=width) for _ in range(num_photos)]
+        people[str(person)] = [(p / np.linalg.norm(p)).astype(np.float32) for p in photos]
+    return people
+
+
 def tiny_photo(rng: np.random.Generator, height: int = 32, width: int = 32) -> np.ndarray:
     """A smooth picture with some texture, uint8 BGR (height, width, 3)."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import drawn_people
 from test_evaluate import NAMES, SIDE, batch, save_judge
 
 from basicsr.evaluation import EvaluationResult, JudgingOptions, Sources, evaluate_folders
@@ -167,11 +168,7 @@ def test_the_threshold_lets_no_more_impostors_pass_than_its_rate_and_is_the_smal
 
 
 def test_people_give_genuine_and_impostor_pairs(rng: np.random.Generator) -> None:
-    people = {}
-    for person in range(40):
-        center = rng.normal(size=16)
-        photos = [center + 0.3 * rng.normal(size=16) for _ in range(3)]
-        people[str(person)] = [(p / np.linalg.norm(p)).astype(np.float32) for p in photos]
+    people = drawn_people(rng, 40, spread=0.3, num_photos=3, width=16)
     found = calibrate_people("judge", people)
     assert not isinstance(found, str)
     assert (found.num_genuine, found.num_impostor) == (40 * 3, 120 * 119 // 2 - 120)

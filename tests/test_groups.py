@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import drawn_people
 from test_evaluate import save_judge
 from test_evaluate_sets import cosines, faces, judged
 
@@ -33,17 +34,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_judge(tmp_path_factory.mktemp("weights") / "train.safetensors", seed=1)
 
 
-def embeddings(rng: np.random.Generator, num_people: int, spread: float) -> dict[str, list[np.ndarray]]:
-    people = {}
-    for person in range(num_people):
-        center = rng.normal(size=24)
-        photos = [center + spread * rng.normal(size=24) for _ in range(2)]
-        people[str(person)] = [(p / np.linalg.norm(p)).astype(np.float32) for p in photos]
-    return people
-
-
 def test_the_interval_of_a_threshold_is_that_of_a_loop_that_draws_people(rng: np.random.Generator) -> None:
-    people = embeddings(rng, 30, 0.5)
+    people = drawn_people(rng, 30, 0.5)
     found = calibrate_people("j", people)
     assert isinstance(found, Calibration)
     vectors = np.stack([vector for photos in people.values() for vector in photos])

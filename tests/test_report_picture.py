@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import Browser, find_browser
+from conftest import drawn_people
 
 from basicsr.data.generated_faces import person_at, photo_at, render
 from basicsr.evaluation.analysis import analyse
@@ -105,13 +106,7 @@ def make_values(pairs: list[EvaluationPair], runs: tuple[str, ...]) -> dict[str,
 
 
 def calibration() -> Calibration:
-    rng = rng_for(3)
-    people = {}
-    for person in range(30):
-        center = rng.normal(size=32)
-        photos = [center + 0.8 * rng.normal(size=32) for _ in range(2)]
-        people[str(person)] = [(p / np.linalg.norm(p)).astype(np.float32) for p in photos]
-    found = calibrate_people("j", people)
+    found = calibrate_people("j", drawn_people(rng_for(3), 30, spread=0.8, width=32))
     assert isinstance(found, Calibration)
     return found
 
