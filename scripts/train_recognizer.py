@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from basicsr.data.face_index import FaceIndex
+from basicsr.data.similarity import cosines_by_identity
 from basicsr.recognizers import Recognizer, RecognizerSpec, save_recognizer
 from basicsr.recognizers.crop import crop_to_template
 from basicsr.recognizers.iresnet import IResNet
@@ -61,6 +62,7 @@ class Verification(NamedTuple):
     accuracy: float  # mean over folds, 0..1
     far_threshold: float  # cosine that a share FAR of the different people reaches
     typical_norm: float  # mean length of the raw embeddings
+    same_person_cosine: float  # mean over identities of the mean cosine of their pairs
 
 
 class MarginSoftmax(nn.Module):
@@ -189,6 +191,7 @@ def verify(recognizer: Recognizer, faces: FaceSet, seed: int) -> Verification:
     first, second = (index.numpy() for index in torch.triu_indices(len(embedding), len(embedding), 1))
     cosines = (embedding @ embedding.T).double().numpy()[first, second]
     is_same = faces.labels.numpy()[first] == faces.labels.numpy()[second]
+    by_identity = cosines_by_identity(embedding.numpy(), faces.labels.tolist())
     rng = rng_for(seed, 0)
     same, different = rng.permutation(np.flatnonzero(is_same)), rng.permutation(np.flatnonzero(~is_same))
     num = min(len(same), len(different), MAX_PAIRS)
@@ -197,6 +200,7 @@ def verify(recognizer: Recognizer, faces: FaceSet, seed: int) -> Verification:
         accuracy=verification_accuracy(cosines[pairs], is_same[pairs]),
         far_threshold=float(np.quantile(cosines[different], 1 - FAR)),
         typical_norm=float(norms.mean()),
+        same_person_cosine=float(np.mean([pairs.mean() for pairs in by_identity])),
     )
 
 
@@ -241,7 +245,8 @@ def train_and_verify(args: argparse.Namespace, faces: FaceSet, held_out: FaceSet
         "far": FAR,
         "far_threshold": clean.far_threshold,
     }
-    save_recognizer(net, args.out, dataclasses.replace(spec, typical_norm=clean.typical_norm), facts)
+    measured = dataclasses.replace(spec, typical_norm=clean.typical_norm, same_person_cosine=clean.same_person_cosine)
+    save_recognizer(net, args.out, measured, facts)
     logger.info("%s: %d people, %d photos, %.0f s", args.out, num_people, len(faces.labels), seconds)
     for name, result in (("clean", clean), ("degraded", degraded)):
         logger.info("verification of held-out people, %s: %.1f %%", name, 100 * result.accuracy)

@@ -62,8 +62,20 @@ def test_any_other_key_is_no_data_set(key: str) -> None:
 def test_plain_values_have_lists_for_tuples_and_mappings_for_structs() -> None:
     assert plain_value({"a": (1, (2.5, None)), "b": IdentitySpec(path="x")}) == {
         "a": [1, [2.5, None]],
-        "b": {"path": "x", "map_node": None, "typical_norm": None, "self_path": None},
+        "b": {"path": "x", "map_node": None, "typical_norm": None, "same_person_cosine": None, "self_path": None},
     }
+
+
+@pytest.mark.parametrize(("value", "fits"), [(-1, False), (-0.5, True), (0, True), (1, True), (1.01, False)])
+def test_a_same_person_cosine_is_above_minus_one_and_at_most_one(tmp_path: Path, value: float, fits: bool) -> None:
+    override = [f"network_identity={{path: x, same_person_cosine: {value}}}"]
+    if fits:
+        identity = parse_options(toy_file(tmp_path), override, TOYS, check_files=False).network_identity
+        assert identity is not None
+        assert identity.same_person_cosine == value
+    else:
+        with pytest.raises(OptionError, match=r"^network_identity\.same_person_cosine"):
+            parse_options(toy_file(tmp_path), override, TOYS, check_files=False)
 
 
 def test_the_plain_form_is_flat_as_the_file_is(tmp_path: Path) -> None:

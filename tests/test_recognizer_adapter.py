@@ -1,11 +1,14 @@
 """The recogniser interface: layouts from the file, frozen weights, ranges, gradients; LFW where it is at hand."""
 
 import dataclasses
+import json
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from train_recognizer import verification_accuracy
@@ -31,6 +34,7 @@ SPEC = RecognizerSpec(
     map_shape=(32, 2, 2),
     typical_norm=3.5,
     sha256="",
+    same_person_cosine=0.6,
 )
 
 
@@ -173,6 +177,21 @@ def test_a_saved_recogniser_comes_back_the_same_with_its_facts(tmp_path: Path, a
     assert torch.equal(loaded(face).embedding, Recognizer(net, spec)(face).embedding)
     assert loaded.spec == dataclasses.replace(spec, sha256=sha256_of(path))
     assert loaded.facts == {"accuracy": 0.93, "trained_on": "generated faces"}
+
+
+def test_a_file_without_a_same_person_cosine_loads_and_takes_the_given_one(tmp_path: Path):
+    path, old = tmp_path / "new.safetensors", tmp_path / "old.safetensors"
+    save_recognizer(tiny_net(), path, SPEC)
+    with safetensors.safe_open(path, "pt") as file:
+        header = file.metadata()
+        state = {name: file.get_tensor(name) for name in file.keys()}
+    spec = json.loads(header["spec"])
+    assert spec.pop("same_person_cosine") == 0.6
+    safetensors.torch.save_file(state, old, {**header, "spec": json.dumps(spec)})
+    assert load_recognizer(old).spec.same_person_cosine is None
+    for file in (old, path):
+        assert load_recognizer(file, same_person_cosine=0.0).spec.same_person_cosine == 0.0
+        assert load_recognizer(file).spec.typical_norm == SPEC.typical_norm
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -86,6 +86,8 @@ def test_the_threshold_is_passed_by_the_named_share_of_different_people():
         float(embedding[i] @ embedding[j]) for i in range(60) for j in range(i) if faces.labels[i] != faces.labels[j]
     ]
     assert 0 <= (np.array(cosines) >= result.far_threshold).mean() <= 3e-3
+    same = [float(embedding[i] @ embedding[i + 1]) for i in range(0, 60, 2)]
+    assert result.same_person_cosine == pytest.approx(np.mean(same), abs=1e-5)
     assert result.typical_norm == pytest.approx(float(recognizer.embed_template(faces.images).norm.mean()))
 
 
@@ -99,6 +101,7 @@ def test_a_run_writes_a_recogniser_with_its_facts_and_says_when_it_is_not_good_e
     assert recognizer.facts["trained_on"] == "generated faces"
     assert 0 <= float(recognizer.facts["accuracy"]) <= 1
     assert recognizer.spec.typical_norm is not None
+    assert recognizer.spec.same_person_cosine is not None
     assert main([*arguments, "--min_accuracy", "0"]) == 0
 
 

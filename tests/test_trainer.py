@@ -17,6 +17,7 @@ from basicsr.engine.finite_guard import NonFiniteLossError
 from basicsr.engine.gradient_steps import GradientSteps
 from basicsr.engine.interrupts import EXIT_STOPPED
 from basicsr.engine.trainer import Trainer
+from basicsr.inference import FaceRestorer
 from basicsr.models.base_model import BaseModel, Batch, Losses
 
 
@@ -105,6 +106,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_iteration_and_sample(
         moments = {key for key in after if "running" in key}  # D has seen the pictures twice; they stay finite
         assert all(torch.equal(before[f"{name}.{key}"], after[key]) for key in after.keys() - moments)
         assert all(after[key].isfinite().all() for key in moments)
+
+
+def test_the_recognizer_of_a_checkpoint_has_the_values_that_the_options_gave(toy: Path) -> None:
+    plain = {**stage_options(2, toy, total_iter=1), "name": "values"}
+    given = {"typical_norm": 7.5, "same_person_cosine": 0.25}
+    plain["network_identity"] = plain["network_identity"] | given
+    trainer = run(plain, toy)
+    restorer = FaceRestorer(toy / "experiments/values/models/net_g_latest.pth", device="cpu")
+    for recognizer in (trainer.stage.identity, restorer.recognizer):
+        assert recognizer is not None
+        assert {name: getattr(recognizer.spec, name) for name in given} == given
 
 
 def test_the_log_holds_every_loss_of_every_printed_iteration(toy: Path) -> None:

@@ -54,6 +54,10 @@ class IdentitySpec(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[float, Meta(gt=0)] | None,
         Meta(description="mean embedding norm on clean faces, which quality is measured against; ~: where it is known"),
     ] = None
+    same_person_cosine: Annotated[
+        Annotated[float, Meta(gt=-1, le=1)] | None,
+        Meta(description="mean cosine of two clean photos of one person, where guidance stops; ~: where it is known"),
+    ] = None
     self_path: Annotated[
         str | None,
         Meta(description="mode self: file of train_self_encoder.py; ~: the recogniser, weighed by its feature norm"),

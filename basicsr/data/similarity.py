@@ -7,7 +7,7 @@ Shapes: N, M rows; E width of a row; P pairs found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -101,3 +101,19 @@ def stranger_threshold(rows: Floats, others: Floats | None, far: float, rng: np.
         raise UserError("one picture alone has no strangers to compare with; give --threshold.")
     middle, low = np.quantile(cosines, [0.5, LOWER])
     return float(min(middle + NormalDist().inv_cdf(far) * (low - middle), 1.0))
+
+
+def cosines_by_identity(rows: Floats, identities: Sequence[Hashable]) -> list[Floats]:
+    """Cosines of all pairs of rows of one identity; identities with a single row are left out.
+
+    Args:
+        rows: (N, E), unit length.
+        identities: of each row, N.
+    Returns:
+        For each identity with n > 1 rows its n (n - 1) / 2 cosines, identities in the order of their first row.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for row, identity in enumerate(identities):
+        members.setdefault(identity, []).append(row)
+    grams = (rows[numbers] @ rows[numbers].T for numbers in members.values() if len(numbers) > 1)  # (n, n)
+    return [gram[np.triu_indices(len(gram), 1)] for gram in grams]

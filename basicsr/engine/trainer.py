@@ -260,8 +260,9 @@ def _network_specs(options: Options, identity: Recognizer | None) -> dict[str, A
     if identity is not None and options.network_identity is not None:
         given = options.network_identity
         specs["network_identity"] = {"path": given.path, "map_node": given.map_node, "sha256": identity.spec.sha256}
-        if given.typical_norm is not None:
-            specs["network_identity"]["typical_norm"] = given.typical_norm
+        for key in ("typical_norm", "same_person_cosine"):
+            if getattr(given, key) is not None:
+                specs["network_identity"][key] = getattr(given, key)
         if given.self_path is not None:
             specs["network_identity"] |= {"self_path": given.self_path, "self_sha256": sha256_of(given.self_path)}
     return specs

@@ -78,7 +78,12 @@ def recognizer_of(weights: str, contents: Mapping[str, Any], given: str | Path |
         raise WeightsError(
             f"{path}: no such recogniser, and {weights} was trained with it. Say where it is: --recognizer FILE."
         )
-    recognizer = load_recognizer(path, map_node=spec.get("map_node"), typical_norm=spec.get("typical_norm"))
+    recognizer = load_recognizer(
+        path,
+        map_node=spec.get("map_node"),
+        typical_norm=spec.get("typical_norm"),
+        same_person_cosine=spec.get("same_person_cosine"),
+    )
     expected = spec.get("sha256")
     if expected not in (None, recognizer.spec.sha256):
         raise WeightsError(

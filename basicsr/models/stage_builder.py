@@ -52,7 +52,12 @@ def build_networks(options: Options) -> Networks:
     net_d = None if options.network_d is None else _load(ARCH_REGISTRY.build(options.network_d), "d", options.path)
     identity, self_encoder, given = None, None, options.network_identity
     if given is not None:
-        identity = load_recognizer(given.path, map_node=given.map_node, typical_norm=given.typical_norm)
+        identity = load_recognizer(
+            given.path,
+            map_node=given.map_node,
+            typical_norm=given.typical_norm,
+            same_person_cosine=given.same_person_cosine,
+        )
         self_encoder = None if given.self_path is None else load_self_encoder(given.self_path, identity)
     return Networks(_load(net_g, "g", options.path), net_d, vqgan, identity, self_encoder)
 

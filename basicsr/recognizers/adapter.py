@@ -125,7 +125,13 @@ def _refuse_no_length(norm: Tensor, images: Tensor, layout: str) -> None:
     )
 
 
-def load_recognizer(path: str | Path, *, map_node: str | None = None, typical_norm: float | None = None) -> Recognizer:
+def load_recognizer(
+    path: str | Path,
+    *,
+    map_node: str | None = None,
+    typical_norm: float | None = None,
+    same_person_cosine: float | None = None,
+) -> Recognizer:
     """Build the recogniser that a file holds.
 
     Args:
@@ -133,6 +139,7 @@ def load_recognizer(path: str | Path, *, map_node: str | None = None, typical_no
         map_node: ONNX only, name of the tensor to take as feature map; the last one with a spatial extent by default.
         typical_norm: mean norm of its embeddings on clean faces, above 0 (scripts/measure_recognizer.py); None: what is
             known of these weights, if anything.
+        same_person_cosine: mean cosine of two clean photos of one person, in (-1, 1] (the same script); None: as above.
     Raises:
         WeightsError: the file is missing, broken, or of no known layout.
     """
@@ -149,7 +156,12 @@ def load_recognizer(path: str | Path, *, map_node: str | None = None, typical_no
     broken = next((name for name, value in net.state_dict().items() if value.isnan().any()), None)
     if broken is not None:
         raise WeightsError(f"{file.path}: NaN in '{broken}'. These weights are broken, get them again.")
-    spec = dataclasses.replace(spec, sha256=sha256_of(file.path), typical_norm=typical_norm or spec.typical_norm)
+    spec = dataclasses.replace(
+        spec,
+        sha256=sha256_of(file.path),
+        typical_norm=typical_norm or spec.typical_norm,
+        same_person_cosine=spec.same_person_cosine if same_person_cosine is None else same_person_cosine,
+    )
     logger.info(
         "recogniser %s: layout %s, %dx%d px %s, %d-d, sha256 %.12s",
         file.path, spec.layout, *spec.input_size, spec.color_order, spec.embed_dim, spec.sha256,
