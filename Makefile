@@ -18,7 +18,7 @@ endif
 export IDCF_TEST_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench gpu-check clean
+.PHONY: help setup demo demo-train test test-slow lint bench gpu-check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -26,8 +26,11 @@ help: ## this list
 setup:
 	@$(SETUP)
 
-demo: setup ## make faces, train stages I-III, restore, evaluate, name the report (no GPU, no weights; <= 10 minutes)
+demo: setup ## restore unseen people with the shipped weights, evaluate, train for a moment (no GPU; <= 4 minutes)
 	@$(PY) scripts/run_demo.py
+
+demo-train: setup ## what made the shipped weights: recognizers, stages I-III, from nothing (<= 90 minutes, resumable)
+	@$(PY) scripts/train_demo.py
 
 test: lint ## lint, then every test that takes about a second
 	@$(PY) -m pytest -m "not slow and not gpu" -n $(WORKERS) -q --min-passed 1

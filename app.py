@@ -2,6 +2,7 @@
 
     python app.py --weights experiments/stage3/models/net_g_latest.pth --detector scrfd_2.5g_bnkps.onnx
     python app.py --weights net_g.safetensors
+    python app.py --weights weights/CodeFormer/codeformer.pth --recognizer buffalo_l
 
 Needs gradio, which is an extra: pip install 'id-codeformer[gradio]'. Without --detector it takes aligned face crops.
 Only this machine can open the page, unless --host says otherwise. Uploads and results lie in one temporary folder that
@@ -32,6 +33,7 @@ from _page_examples import make_examples
 from basicsr.faces import load_detector
 from basicsr.inference import FaceRestorer
 from basicsr.inference.studio import FOLDER_MARK, Studio, Wish, people_by_name, read_upload
+from basicsr.models.identity_guidance import GuidanceOptions
 from basicsr.utils.cli import run_main
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import IMAGE_SUFFIXES, Image
@@ -64,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--weights", type=Path, default=Path("weights/CodeFormer/codeformer.pth"), help=".pth or .safetensors")
-    add("--recognizer", type=Path, help="recogniser file, if not where the weights say")
+    add("--recognizer", type=Path, help="recognizer file, if not where the weights say; with CodeFormer weights it "
+        "makes references act")  # fmt: skip
     add("--self_encoder", type=Path, help="E_LQ file for the mode self, if not where the weights say")
     add("--detector", help="file or name of a face detector, for whole photos; see docs/inference.md")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
@@ -131,19 +134,20 @@ def build_page(gradio: Any, studio: Studio, folder: Path) -> Any:
                 photo = picture_file(gr, "Photo" if studio.detector else "Photo: an aligned, square face crop", "photo")
                 refs = picture_file(
                     gr, "Photos of the same person", "refs", file_count="multiple",
-                    visible=studio.restorer.takes_identity,
+                    visible=studio.restorer.recognizer is not None,
                 )  # fmt: skip
                 added = several_people(gr, studio, people)
                 knobs = knob_controls(gr, studio)
+                cost = guidance_cost(gr, studio, *knobs[4:6])
                 button = gr.Button("Restore", variant="primary", elem_id="restore")
             with gr.Column(scale=3):
                 view = gr.ImageSlider(
                     label="Before | after", format="png", interactive=False, height=540, elem_id="view"
                 )
                 table = gr.Dataframe(
-                    headers=["face", "person", "guided by", "similarity before", "after"], interactive=False,
-                    label="Faces, from left to right", wrap=True, elem_id="faces",
-                    column_widths=["10%", "40%", "16%", "20%", "14%"],
+                    headers=["face", "person", "guided by", "similarity before", "after", "guidance"],
+                    label="Faces, from left to right", wrap=True, interactive=False, elem_id="faces",
+                    column_widths=["8%", "26%", "12%", "14%", "10%", "30%"],
                 )  # fmt: skip
                 seen = gr.Gallery(
                     label="Uploaded", columns=5, height=190, interactive=False, object_fit="contain",
@@ -160,7 +164,7 @@ def build_page(gradio: Any, studio: Studio, folder: Path) -> Any:
             box.clear(answering(gr, preview), **previews)
         button.click(
             answering(gr, lambda *given: restore(gr, studio, *given)),
-            inputs=[photo, refs, people, *knobs], outputs=[view, table],
+            inputs=[photo, refs, people, *knobs], outputs=[view, table, cost],
         )  # fmt: skip
 
         def take_example(event: Any) -> tuple[Any, ...]:
@@ -178,23 +182,49 @@ def picture_file(gr: Any, label: str, name: str, **options: Any) -> Any:
 
 
 def knob_controls(gr: Any, studio: Studio) -> list[Any]:
-    """Sliders and switches: w, w_id, id_scale, mode, aligned, upscale."""
+    """Sliders and switches: w, w_id, id_scale, mode, guided, steps, aligned, upscale."""
     knows, whole = studio.restorer.takes_identity, studio.detector is not None
     w = gr.Slider(0, 1, 0.5, step=0.05, label="w", info="0 quality .. 1 fidelity to the photo", elem_id="w")
     with gr.Row(visible=knows):
         w_id = gr.Slider(0, 2, 1, step=0.05, label="w_id", info="identity styling, 0 is off")
         id_scale = gr.Slider(0, 3, 1, step=0.1, label="id_scale", info="guidance by the identity, 1 is plain")
     mode = gr.Radio(MODES, value="auto", label="Guided by", visible=knows)
+    default = studio.restorer.guidance_options(None).steps
+    with gr.Row(visible=studio.restorer.recognizer is not None):
+        guided = gr.Checkbox(default > 0, label="identity guidance", info="towards the references, in steps")
+        steps = gr.Slider(0, 50, default or GuidanceOptions().steps, step=1, label="steps", info="at most; 0 is off")
     with gr.Row(visible=whole):
         aligned = gr.Checkbox(not whole, label="aligned face crops", info="photo and references stay as they are")
         upscale = gr.Radio([1, 2, 4], value=2, label="Enlarge the photo")
-    return [w, w_id, id_scale, mode, aligned, upscale]
+    return [w, w_id, id_scale, mode, guided, steps, aligned, upscale]
+
+
+def guidance_cost(gr: Any, studio: Studio, guided: Any, steps: Any) -> Any:
+    """The line that says how long guidance takes."""
+    line = gr.Markdown(
+        cost_line(studio, guided.value, steps.value), visible=studio.restorer.recognizer is not None, elem_id="cost"
+    )
+    for control in (guided, steps):
+        control.change(
+            lambda *given: cost_line(studio, *given), inputs=[guided, steps], outputs=line, show_progress="hidden"
+        )
+    return line
+
+
+def cost_line(studio: Studio, guided: bool, steps: float) -> str:
+    """Words for the time that guidance takes on this machine."""
+    if not (guided and steps):
+        return "Identity guidance is off."
+    seconds = studio.seconds_of_guidance(int(steps))
+    if seconds is None:
+        return "Identity guidance: its time is measured with the first face."
+    return f"Identity guidance: at most about {max(seconds, 0.1):.{0 if seconds >= 10 else 1}f} s a face."
 
 
 def several_people(gr: Any, studio: Studio, people: Any) -> Any:
     """A gallery of people, of whom each face of the photo may be one. Returns the view of those that were added."""
     with gr.Accordion(
-        "Several people in the photo", open=False, visible=studio.restorer.takes_identity, elem_id="people"
+        "Several people in the photo", open=False, visible=studio.restorer.recognizer is not None, elem_id="people"
     ):
         gr.Markdown("A gallery is a folder with a folder per person, or with photos called by the person: `Ann 1.jpg`.")
         folder = picture_file(gr, "Gallery", "gallery", file_count="directory")
@@ -274,17 +304,18 @@ def preview(photo: str | None, refs: list[str] | None) -> list[tuple[Image, str]
 def restore(
     gr: Any, studio: Studio, photo: str | None, refs: list[str] | None, people: dict[str, list[str]], *knobs: Any
 ) -> tuple[Any, ...]:
-    """Before and after, and the rows of the table."""
+    """Before and after, the rows of the table, and how long guidance takes."""
     if not photo:
         raise UserError("There is no photo yet: upload one, or click an example.")
-    w, w_id, id_scale, mode, aligned, upscale = knobs
+    w, w_id, id_scale, mode, guided, steps, aligned, upscale = knobs
     given = {name: [Path(file) for file in files] for name, files in people.items()}
     chosen = {"w": w, "w_id": w_id, "id_scale": id_scale, "mode": None if mode == "auto" else mode}
+    chosen["guide"] = int(steps) if guided else 0
     wish = Wish(Path(photo), [Path(file) for file in refs or []], given, chosen, bool(aligned), float(upscale))
     done = studio.restore(wish)
     warn(gr, done.notes)
     rows = [[number, *face] for number, face in enumerate(done.faces)]
-    return (rgb(done.before), rgb(done.after)), rows
+    return (rgb(done.before), rgb(done.after)), rows, cost_line(studio, guided, steps)
 
 
 def rgb(image: Image) -> Image:

@@ -61,6 +61,7 @@ from basicsr.inference.references import ReferenceReader
 from basicsr.inference.upsampler import Upsampler
 from basicsr.inference.video import VideoRun, VideoSettings, video_output
 from basicsr.inference.video_file import is_video
+from basicsr.recognizers import find_recognizer
 from basicsr.utils.cli import run_main
 from basicsr.utils.errors import UserError, WeightsError
 from basicsr.utils.text_util import make_folder
@@ -119,7 +120,9 @@ def make_gallery(
     if args.ref_dir is None:
         return None
     if restorer.recognizer_file is None:
-        raise UserError(f"--ref_dir: {args.weights} takes no identity, so it has no recogniser to tell people apart.")
+        raise UserError(
+            f"--ref_dir: {args.weights} names no recognizer to tell people apart. Give one: --recognizer FILE."
+        )
     file = detector_file(args)
     parts = [restorer.recognizer_file.sha256, None if file is None else sha256_of(file)]
     key = json.dumps([*parts, args.detection_threshold, args.nms_threshold, args.detect_size])
@@ -141,12 +144,15 @@ def fingerprints(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[Path, st
     flags = {name: str(value) for name, value in vars(args).items() if name not in NOT_IN_FINGERPRINT}
     people = people_of(args.ref_dir) if args.ref_dir is not None else {}
     gallery = [stamp(path) for files in people.values() for path in files]
-    parts = [detector_file(args), parsing_file(args), upsampler_file(args), args.recognizer, args.self_encoder]
+    recognizer = None if args.recognizer is None else find_recognizer(args.recognizer) or args.recognizer
+    parts = [detector_file(args), parsing_file(args), upsampler_file(args), recognizer, args.self_encoder]
     files = [stamp(path) for path in parts if path is not None]
     common: list[Any] = [sha256_of(args.weights), flags, files, gallery]
 
     def digest(job: Job) -> str:
-        text = json.dumps([*common, *(stamp(path) for path in (job.path, *job.refs))])
+        # guidance of a video starts from an earlier batch
+        batch = [args.batch_size] if args.guide != 0 and is_video(job.path) else []
+        text = json.dumps([*common, *(stamp(path) for path in (job.path, *job.refs)), *batch])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     return {job.output: digest(job) for job in jobs}
@@ -212,12 +218,17 @@ def main(argv: list[str] | None = None) -> int:
     results.describe_restorer(restorer)
     painter = make_painter(args, str(choose_device(args.device)))
     make_folder(folder)
-    if not restorer.takes_identity and any(job.refs for job in jobs):
-        logger.warning("%s takes no identity: references have no effect.", args.weights)
+    announce_guidance(args, restorer, any(job.refs for job in jobs) or args.ref_dir is not None)
     run = RunSettings(
         folder=output,
         mode=args.mode,
-        knobs={"w": args.fidelity_weight, "w_id": args.w_id, "id_scale": args.id_scale, "adain": args.adain},
+        knobs={
+            "w": args.fidelity_weight,
+            "w_id": args.w_id,
+            "id_scale": args.id_scale,
+            "adain": args.adain,
+            "guide": args.guide,
+        },
         read_ref=read_ref,
         painter=painter,
         detector=photo_detector,
@@ -237,6 +248,24 @@ def main(argv: list[str] | None = None) -> int:
     else:
         Run(restorer, run, results).restore(todo)
     return summary(results, len(todo), len(jobs), folder, len(videos_in(args)))
+
+
+def announce_guidance(args: argparse.Namespace, restorer: FaceRestorer, has_refs: bool) -> None:
+    """Say whether references guide the result, and what is missing where they cannot.
+
+    Raises:
+        UserError: --guide without a recognizer.
+    """
+    steps = restorer.guidance_options(args.guide).steps
+    if not has_refs or args.mode in ("self", "none"):
+        return
+    if steps:
+        logger.info("identity guidance: at most %d steps a face towards its references (--guide 0 turns it off)", steps)
+    elif not restorer.takes_identity:
+        way_out = (
+            "--guide is 0" if restorer.recognizer else "name a recognizer for identity guidance: --recognizer FILE"
+        )
+        logger.warning("%s takes no identity, so references have no effect: %s.", args.weights, way_out)
 
 
 def summary(results: ResultsFile, num_todo: int, num_jobs: int, folder: Path, num_videos: int) -> int:

@@ -38,6 +38,7 @@ from basicsr.evaluation.plan import (
     runs_with_weights,
     sources_of,
 )
+from basicsr.recognizers import find_recognizer
 from basicsr.utils.cli import run_main
 from basicsr.utils.errors import OptionError, UserError
 from basicsr.utils.text_util import write_text
@@ -110,7 +111,13 @@ def restore(plan: EvaluationPlan, entry: SetPlan, run: RunPlan, w: float, out: P
     command += ["-w", f"{w:g}", "--w_id", f"{run.w_id:g}", "--id_scale", f"{run.id_scale:g}"]
     command += ["--batch_size", str(plan.batch_size), "-o", str(out)]
     command += ["--recognizer", run.recognizer] if run.recognizer else []
-    done = {"command": command, "weights_sha256": sha256_of(Path(run.weights or ""))}
+    command += ["--guide", str(run.guide)] if run.guide is not None else []
+    recognizer = find_recognizer(run.recognizer) if run.recognizer else None
+    done = {
+        "command": command,
+        "weights_sha256": sha256_of(Path(run.weights or "")),
+        "recognizer_sha256": sha256_of(recognizer) if recognizer else None,
+    }
     if was_restored(out, done):
         logger.info("%s: restored before", out)
         return True

@@ -129,10 +129,15 @@ def shared_names(plan: Plan) -> dict[str, str]:
     return {title: name for title, name in names.items() if name in plan.trainings}
 
 
+def trained_rows(plan: Plan) -> list[str]:
+    """The rows that have a training of their own; guided rows take another row's weights."""
+    return [row for row in plan.rows if ROWS[row].guides is None]
+
+
 def read_trainings(plan: Plan, seeds: Mapping[int, Sequence[int]]) -> dict[tuple[int, str, int], Training]:
-    """What is there of the trainings of all rows."""
+    """What is there of the trainings of all rows that train."""
     names = {(stage, row, seed): plan.training_of(stage, row, seed)
-             for stage in STAGES for seed in seeds[stage] for row in plan.rows}  # fmt: skip
+             for stage in STAGES for seed in seeds[stage] for row in trained_rows(plan)}  # fmt: skip
     folders = {key: _root.ROOT / plan.out / "experiments" / name for key, name in names.items()}
     read = {folder: read_training(folder) for folder in set(folders.values())}
     return {key: training for key, folder in folders.items() if (training := read[folder]) is not None}
@@ -149,11 +154,11 @@ def what_is_missing(facts: Facts, labels: Sequence[str]) -> list[str]:
             said.append(f"After stage {stage} there is one seed: how trainings scatter is not known.")
     for row in rows:
         if ROWS[row].sees:
-            modes = [mode for mode in ("wrong", "none", "self", "oracle") if f"{row} {mode}" not in labels]
+            modes = [mode for mode in ROWS[row].modes[1:] if f"{row} {mode}" not in labels]
             said += [f"Row {row} was not judged in mode {mode}." for mode in modes]
     if "ceiling" not in labels:
         said.append("The ceiling (ground truths through the autoencoder of stage I) was not judged.")
     gone = [title for title in shared_names(facts.plan) if title not in facts.shared]
-    gone += [f"stage {stage} of row {row}, seed {seed}" for stage in STAGES for row in rows
+    gone += [f"stage {stage} of row {row}, seed {seed}" for stage in STAGES for row in trained_rows(facts.plan)
              for seed in facts.seeds[stage] if (stage, row, seed) not in facts.trainings]  # fmt: skip
     return said + [f"The folder of the training is not there: {what}." for what in gone]

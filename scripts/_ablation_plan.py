@@ -25,10 +25,10 @@ from basicsr.config.options import to_plain
 from basicsr.evaluation.ablation import QUESTIONS
 from basicsr.evaluation.ablation_options import ROWS, AblationOptions
 from basicsr.utils.csv_util import read_rows, write_rows, write_table
+from basicsr.utils.errors import OptionError
 
 SCALED = ("total_iter", "warmup_iter", "net_d_start_iter", "code_restart_until")  # iterations of `train`
 BLIND = "blind"  # name of the training that all rows start their stage II from
-MODES = ("ref", "wrong", "none", "self", "oracle")  # of a row that takes references
 PAIRS = {"wrong": "pairs_wrong.csv", "oracle": "pairs_oracle.csv"}  # of a mode; pairs.csv for the others
 
 
@@ -38,8 +38,9 @@ class Restoration:
 
     label: str
     training: str
-    mode: str  # of MODES
+    mode: str  # of Row.modes
     w: float
+    guide: int = 0  # steps of identity guidance for each face
 
 
 @dataclass
@@ -90,14 +91,14 @@ class Plan:
         """(stage, seed, restoration) of everything that is judged."""
         for seed in range(self.seeds):
             for row in self.rows:
-                modes = MODES if ROWS[row].sees else ("none",)
+                modes, guide = ROWS[row].modes, 0 if ROWS[row].guides is None else self.options.guide
                 name = {mode: f"{row} {mode}" if ROWS[row].sees else row for mode in modes}
                 second, third = self._weights_of[2, row, seed], self._weights_of[3, row, seed]
                 for mode in modes:
-                    yield 2, seed, Restoration(name[mode], second, mode, 0.0)
-                    yield 3, seed, Restoration(name[mode], third, mode, self.options.w)
+                    yield 2, seed, Restoration(name[mode], second, mode, 0.0, guide)
+                    yield 3, seed, Restoration(name[mode], third, mode, self.options.w, guide)
                 for w in self.options.w_sweep:
-                    yield 3, seed, Restoration(f"{row} w={w:g}", third, modes[0], w)
+                    yield 3, seed, Restoration(f"{row} w={w:g}", third, modes[0], w, guide)
 
     def test_set_step(self) -> Step:
         """Held-out people, degraded once for all rows and seeds."""
@@ -122,13 +123,19 @@ class Plan:
         mode = "ref" if run.mode in ("wrong", "oracle") else run.mode
         command = ["inference_codeformer.py", "--pairs", str(pairs), "--has_aligned", "--no-adain", "--mode", mode]
         command += ["-w", f"{run.w:g}", "--weights", str(self.weights(run.training)), "--batch_size", "16"]
+        if run.guide:
+            recognizer = self.recognizer()
+            if recognizer is None:
+                raise OptionError(f"{self.options.stage2}: guidance needs a network_identity, to guide by it.")
+            command += ["--guide", str(run.guide), "--recognizer", recognizer]
         title = f"restore {run.label}, stage {stage}, seed {seed}"
         needs = [pairs, self.weights(run.training)]
         return Step(title, [*command, "-o", str(folder)], folder / "results.json", all_restored, needs)
 
     def folder_of(self, run: Restoration) -> Path:
         """Where the pictures of a restoration lie."""
-        return self.out / "results" / f"{run.training}_{run.mode}_w{run.w:g}"
+        guided = f"_guide{run.guide}" if run.guide else ""
+        return self.out / "results" / f"{run.training}_{run.mode}_w{run.w:g}{guided}"
 
     def report_folder(self, stage: int, seed: int) -> Path:
         """Where the evaluation of one seed after a stage goes."""

@@ -51,6 +51,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     report.add_argument("--out", type=Path, required=True, metavar="DIR")
     report.add_argument("--title", default="Face restoration: evaluation")
     report.add_argument("--note", default="", help="one line below the title, e.g. the settings of the runs")
+    report.add_argument("--cover", type=Path, metavar="PNG", help="image below the note, on the first screen")
     add_many(report, "--curves", str, "[NAME=]FILE", "metrics.jsonl of trainings, drawn as loss curves")
     report.add_argument("--seed", type=int, default=0, help="of the bootstrap; default: 0")
     add_comparison(parser.add_argument_group("comparison"))
@@ -234,7 +235,7 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> int:
             questions=questions,
         )
         write_tables(result, args.out, analysis)
-        report = write_report(result, args.out, curves, analysis)
+        report = write_report(result, args.out, curves, analysis, args.cover)
         log_summary(result)
         logger.info("report: %s", report)
     return 1 if result.failures else 0

@@ -61,11 +61,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "turns; real: none, and no ground truth",
     )
     parser.add_argument("--gallery", action="store_true", help="one more photo of the person, to judge against")
+    parser.add_argument("--num_refs", type=int, default=1, help="references of a photo, at most (default: %(default)s)")
     parser.add_argument("--num_images", type=int, help="default: every photo of a person with another photo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    for name, minimum in (("num_images", 1), ("seed", 0), ("size", 1)):
+    for name, minimum in (("num_images", 1), ("num_refs", 1), ("seed", 0), ("size", 1)):
         value = getattr(args, name)
         if value is not None and value < minimum:
             raise UserError(f"--{name} is {value}, expected at least {minimum}.")
@@ -88,16 +89,17 @@ def main(argv: list[str] | None = None) -> int:
         index = int(place * step)
         strength = args.strength[place % len(args.strength)]
         sample, other = sets[strength][index], wrong[index]
-        if not (sample["ref_mask"].all() and other["ref_mask"].any()):
-            continue  # what stands in place of a reference is padding, a gray card
+        num_refs = int(sample["ref_mask"].sum()) - args.gallery  # behind the mask is padding, a gray card
+        if num_refs < 1 or not other["ref_mask"].any():
+            continue
         name = f"{index:05d}.png"
-        write_sample(args.out, name, sample, other, strength)
+        refs = write_sample(args.out, name, sample, other, strength, num_refs)
         row = {"lq": f"lq/{name}", "identity": sample["identity"], "restored": name, "degradation": strength}
         row |= {"gallery": f"gallery/{name}"} if args.gallery else {}
         row |= {} if strength == REAL else {"gt": f"gt/{name}"}
         # what the index says of the photo; it may not take the place of a column above
         row = {**right.faces.rows[int(right.people.photos[index])].attributes, **row}
-        rows["pairs.csv"].append({**row, "ref": f"ref/{name}", "ref:wrong": f"wrong_ref/{name}"})
+        rows["pairs.csv"].append({**row, "ref": ";".join(refs), "ref:wrong": f"wrong_ref/{name}"})
         rows["pairs_wrong.csv"].append({**row, "ref": f"wrong_ref/{name}"})
         if strength != REAL:
             rows["pairs_oracle.csv"].append({**row, "ref": f"gt/{name}"})
@@ -114,9 +116,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_dataset(args: argparse.Namespace, strength: str, wrong_reference: bool) -> IdentityBlindDataset:
-    """Every photo of the split once, with one reference (and one photo for the gallery), nothing augmented."""
+    """Every photo of the split once, with references (and one more photo for the gallery), nothing augmented."""
     blur, down, noise, jpeg = STRENGTHS["small" if strength == REAL else strength]
-    num_photos = 2 if args.gallery and not wrong_reference else 1
+    num_photos = 1 if wrong_reference else args.num_refs + args.gallery
     return IdentityBlindDataset(
         index=str(args.index),
         split=args.split,
@@ -131,19 +133,21 @@ def build_dataset(args: argparse.Namespace, strength: str, wrong_reference: bool
     )
 
 
-def write_sample(out: Path, name: str, sample: dict[str, Any], other: dict[str, Any], strength: str) -> None:
-    """The pictures of one sample."""
-    pictures = {
-        "lq": sample["gt"] if strength == REAL else sample["lq"],
-        "ref": sample["refs"][0],
-        "wrong_ref": other["refs"][0],
-    }
+def write_sample(
+    out: Path, name: str, sample: dict[str, Any], other: dict[str, Any], strength: str, num_refs: int
+) -> list[str]:
+    """Write the images of one sample; returns its references, relative to `out`."""
+    stem = name.removesuffix(".png")
+    refs = [f"ref/{name}", *(f"ref/{stem}_{k}.png" for k in range(1, num_refs))]
+    images = {f"lq/{name}": sample["gt"] if strength == REAL else sample["lq"], f"wrong_ref/{name}": other["refs"][0]}
+    images |= dict(zip(refs, sample["refs"], strict=False))
     if strength != REAL:
-        pictures["gt"] = sample["gt"]
-    if len(sample["refs"]) > 1:
-        pictures["gallery"] = sample["refs"][1]
-    for folder, picture in pictures.items():
-        imwrite(out / folder / name, tensor2img(picture))
+        images[f"gt/{name}"] = sample["gt"]
+    if sample["ref_mask"].sum() > num_refs:
+        images[f"gallery/{name}"] = sample["refs"][num_refs]
+    for file, image in images.items():
+        imwrite(out / file, tensor2img(image))
+    return refs
 
 
 if __name__ == "__main__":

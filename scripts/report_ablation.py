@@ -116,7 +116,7 @@ def copy_checks(table: AblationTable) -> list[str]:
     for row in (run.removesuffix(" ref") for run in table.cells if run.endswith(" ref")):
         roles = {"main": f"{row} ref", "wrong": f"{row} wrong"}
         known = {role: run for role, run in roles.items() if run in table.cells}
-        for check in check_runs(table.runs, known):
+        for check in check_runs(table.runs, [known]):
             if check.difference.contrast.minus_key == check.difference.contrast.key:
                 continue  # the same figure of two runs: asked among the questions
             cells = difference_row(check.difference, check.question, check.answer)

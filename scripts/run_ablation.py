@@ -2,12 +2,13 @@
 
     python scripts/run_ablation.py --config options/ablation/lfw.yml --seeds 3 --out experiments/ablation_lfw
 
-Rows: A0, A, B, C, D and the arms A+C, A+D, C1, kv_share, capacity (options/ablation/stage*.yml say what each is).
-Stage I is trained once. Every step is a program of its own and is not done twice: interrupted, the same command goes on
-where it stopped. A step that fails costs what needs it and nothing else; the exit code is then 1. OUT/ablation.md has a
-table after stage II (the codes alone, w = 0) and one after stage III, with intervals over people and the answers to the
-questions; OUT/figures a figure per question; OUT/report_*/report.html the pictures. scripts/report_ablation.py makes a
-draft of a paper's section of it.
+Rows: A0, A, B, C, D, M and the arms A+C, A+D, C1, kv_share, capacity (options/ablation/stage*.yml say what each is);
+A+G and D+G restore with the weights of A and D, and with identity guidance. Stage I is trained once. Every step is a
+program of its own and is not done twice: interrupted, the same command goes on where it stopped. A step that fails
+costs what needs it and nothing else; the exit code is then 1. OUT/ablation.md has a table after stage II (the codes
+alone, w = 0) and one after stage III, with intervals over people and the answers to the questions; OUT/figures a
+figure per question; OUT/report_*/report.html the pictures. scripts/report_ablation.py makes a draft of a paper's
+section of it.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ def keep_to_the_plan(path: Path, plan: Plan) -> None:
     wanted["options"].pop("rows")
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
+        found["options"].setdefault("guide", plan.options.guide)  # folders from before there were guided rows
         if found != json.loads(json.dumps(wanted)):
             raise UserError(
                 f"{path.parent}: holds an ablation with other options or another budget. Take another --out."

@@ -174,9 +174,8 @@ def verification_accuracy(
     for k in range(num_folds):
         rest = fold != k
         order = np.argsort(-cosines[rest], kind="stable")
-        hits = np.where(
-            is_same[rest][order], 1, -1
-        ).cumsum()  # right minus wrong when the first i + 1 pairs are accepted
+        # right minus wrong when the first i + 1 pairs are accepted
+        hits = np.where(is_same[rest][order], 1, -1).cumsum()
         threshold = cosines[rest][order][int(hits.argmax())]
         accuracies.append(((cosines[~rest] >= threshold) == is_same[~rest]).mean())
     return float(np.mean(accuracies))
@@ -291,9 +290,8 @@ def main(argv: list[str] | None = None) -> int:
     if result.accuracy < args.min_accuracy:
         logger.error(
             "accuracy %.3f is below --min_accuracy %.3f: more people, photos or epochs",
-            result.accuracy,
-            args.min_accuracy,
-        )
+            result.accuracy, args.min_accuracy,
+        )  # fmt: skip
         return 1
     return 0
 

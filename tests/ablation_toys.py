@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -66,7 +66,7 @@ def write_report(folder: Path, ids: Mapping[str, float], seed: int, gaps: Mappin
     return folder
 
 
-def make_ablation(folder: Path, ids: Mapping[str, tuple[float | None, ...]]) -> Path:
+def make_ablation(folder: Path, ids: Mapping[str, tuple[float | None, ...]], rows: Sequence[str] = ROWS) -> Path:
     """A complete folder. The working directory is the root.
 
     Args:
@@ -74,7 +74,7 @@ def make_ablation(folder: Path, ids: Mapping[str, tuple[float | None, ...]]) -> 
     """
     options = read_ablation(SHIPPED)
     num_seeds = len(next(iter(ids.values())))
-    plan = Plan(options, ROWS, num_seeds, 0.5, folder)
+    plan = Plan(options, rows, num_seeds, 0.5, folder)
     noted = msgspec.to_builtins(options)
     noted.pop("rows")
     folder.mkdir(parents=True)

@@ -31,6 +31,17 @@ def make_net(folder: Path) -> Path:
     return folder / "net.pth"
 
 
+def make_codeformer(folder: Path) -> Path:
+    """folder/codeformer.pth, a plain CodeFormer that is easy to guide; it names no recognizer."""
+    torch.manual_seed(0)
+    spec: dict[str, Any] = {"type": "CodeFormer", **CODEFORMER}
+    net = ARCH_REGISTRY.build(spec)
+    net.quantize.embedding.weight.data.normal_()
+    net.idx_pred_layer[-1].weight.data.mul_(0.1)  # undecided between codes, so that guidance turns them at little KL
+    save_atomic({"params": net.state_dict(), "network_g": spec}, folder / "codeformer.pth")
+    return folder / "codeformer.pth"
+
+
 def photo_with(*cells: tuple[int, int], seed: int = 0, size: int = PHOTO_SIZE) -> Image:
     """A dark photo with texture and a face whose top left corner is in each cell (column, row)."""
     image = np.random.default_rng(seed).integers(0, 60, (size, size, 3), np.uint8)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import run_ablation
 from _ablation_plan import Plan, scaled_iterations
 from _steps import Step
 from run_ablation import keep_to_the_plan
@@ -66,6 +67,44 @@ def test_a_row_with_references_is_restored_with_right_wrong_no_own_and_perfect_o
     assert "pairs_wrong.csv" in wrong
     assert "--mode ref" in wrong
     assert "--mode none" in commands["restore B, stage 3, seed 0"]
+
+
+def test_a_guided_row_trains_nothing_and_restores_with_the_weights_of_its_row(options: AblationOptions) -> None:
+    plan, alone = plan_of(options, ("A", "A+G", "D", "D+G"), seeds=2), plan_of(options, ("A", "D"), seeds=2)
+    assert list(plan.trainings) == list(alone.trainings)
+    guided = [run for stage, seed, run in plan.restorations() if (stage, seed) == (3, 1) and "+G" in run.label]
+    modes = ("ref", "wrong", "oracle")
+    labels = [[*(f"{row} {mode}" for mode in modes), f"{row} w=0", f"{row} w=1"] for row in ("A+G", "D+G")]
+    assert [run.label for run in guided] == [*labels[0], *labels[1]]
+    assert {run.training for run in guided} == {"stage3_a_seed1", "stage3_d_seed1"}
+    steps = {step.title: step for step in plan.layers()[-1]}
+    recognizer = plan.recognizer()
+    assert recognizer is not None
+    for row in "AD":
+        wrong = steps[f"restore {row}+G wrong, stage 3, seed 1"].command
+        weights = f"experiments/x/experiments/stage3_{row.lower()}_seed1/models/net_g_latest.pth"
+        pairs = "experiments/x/test_set/pairs_wrong.csv"
+        given = {"--guide": "10", "--recognizer": recognizer, "--mode": "ref", "--pairs": pairs, "--weights": weights}
+        for flag, value in given.items():
+            assert wrong[list(wrong).index(flag) + 1] == value
+    unguided = [step for title, step in steps.items() if "+G" not in title]
+    assert unguided
+    assert not any("--guide" in step.command for step in unguided)
+    assert len({step.makes for step in steps.values()}) == len(steps), "a guided result has a folder of its own"
+
+
+def test_a_guided_row_without_a_recognizer_to_guide_by_is_refused(
+    options: AblationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(options, ("A", "A+G"))
+    monkeypatch.setattr(plan, "recognizer", lambda: None)
+    with pytest.raises(OptionError, match="network_identity"):
+        plan.layers()
+
+
+def test_a_guided_row_needs_the_row_whose_weights_it_takes() -> None:
+    with pytest.raises(OptionError, match=r"^--rows: the row 'D\+G' restores with the weights of row 'D'"):
+        run_ablation.main(["--config", str(SHIPPED), "--out", "x", "--rows", "A", "A+G", "D+G", "--dry-run"])
 
 
 def test_a_restoration_that_two_rows_share_is_made_once(options: AblationOptions) -> None:
@@ -140,6 +179,17 @@ def test_the_questions_for_which_there_are_runs_are_the_family(judged: Callable[
     assert asked == {("B", "A"), ("C ref", "B"), ("C ref", "C wrong"), ("C ref", "C none")}
 
 
+def test_guided_rows_are_asked_about_and_judged_with_the_references_they_were_given(
+    judged: Callable[[Sequence[str]], Step],
+) -> None:
+    command = list(judged(("A", "A+G", "D", "D+G")).command)
+    asked = {(row["run"], row["minus"]) for _, row in read_rows(Path(command[command.index("--questions") + 1]))}
+    guided = {("A+G ref", "A"), ("A+G ref", "A+G wrong"), ("D+G ref", "D ref"), ("D+G ref", "D+G wrong")}
+    assert {pair for pair in asked if "+G" in pair[0]} == guided
+    ((_, pairs),) = read_rows(Path(command[command.index("--pairs") + 1]))
+    assert (pairs["ref:A+G wrong"], pairs["ref:A+G oracle"]) == ("w/0.png", "gt/0.png")
+
+
 def test_a_budget_scales_every_iteration_and_leaves_shares(options: AblationOptions) -> None:
     base = parse_options(ROOT / options.stage3, check_files=False)
     forced = scaled_iterations(base, 0.1)
@@ -193,3 +243,14 @@ def test_a_folder_of_another_budget_is_refused_and_more_rows_are_welcome(
     keep_to_the_plan(tmp_path / "plan.json", plan_of(options, ("A", "B"), seeds=3))
     with pytest.raises(UserError, match="another budget"):
         keep_to_the_plan(tmp_path / "plan.json", plan_of(options, ("A",), budget=0.5))
+
+
+def test_a_folder_from_before_there_were_guided_rows_takes_them(options: AblationOptions, tmp_path: Path) -> None:
+    keep_to_the_plan(tmp_path / "plan.json", plan_of(options, ("A",)))
+    noted = json.loads((tmp_path / "plan.json").read_text())
+    del noted["options"]["guide"]
+    (tmp_path / "plan.json").write_text(json.dumps(noted))
+    keep_to_the_plan(tmp_path / "plan.json", plan_of(options, ("A", "A+G")))
+    more = msgspec.structs.replace(options, guide=20)
+    with pytest.raises(UserError):
+        keep_to_the_plan(tmp_path / "plan.json", plan_of(more, ("A", "A+G")))

@@ -19,13 +19,15 @@ import numpy as np
 import pytest
 from _page_examples import EXAMPLE_PEOPLE, make_examples
 from browser import Browser, find_browser
-from restorer_toys import make_net, photo_with
+from people_toys import toy_photo, toy_recognizer
+from restorer_toys import make_codeformer, make_net, photo_with
 from toy_run import make_faces
 
 import app
 from basicsr.faces import load_detector
-from basicsr.inference import FaceRestorer
+from basicsr.inference import FaceRestorer, studio
 from basicsr.inference.studio import Studio, Wish, people_by_name
+from basicsr.models.identity_guidance import GuidanceOptions
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import imread, imwrite
 
@@ -64,10 +66,68 @@ def test_a_crop_is_restored_by_its_references_and_shown_at_one_size(toy: Path) -
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def codeformer(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """With CodeFormer weights and a recognizer, for aligned crops."""
+    folder = tmp_path_factory.mktemp("codeformer")
+    weights, recognizer = make_codeformer(folder), toy_recognizer(folder / "people.safetensors")
+    return Studio(FaceRestorer(weights, recognizer=recognizer, device="cpu"), None)
+
+
+def test_codeformer_weights_take_references_and_people_and_the_table_says_what_guidance_did(
+    codeformer: Studio, tmp_path: Path
+) -> None:
+    for name in ("face", "ref"):
+        imwrite(tmp_path / f"{name}.png", toy_photo(0, len(name)))
+    plain = Wish(tmp_path / "face.png", [tmp_path / "ref.png"], {}, {**KNOBS, "guide": 2}, is_aligned=True)
+    expected = codeformer.restorer.restore(tmp_path / "face.png", tmp_path / "ref.png", guide=2).guidance
+    assert expected is not None
+    report = expected.report
+    for wanted in (plain, plain._replace(refs=[], people={"Ann": [tmp_path / "ref.png"]})):
+        (line,) = codeformer.restore(wanted).faces
+        assert line.mode == "ref"
+        assert f"{report.steps} steps: {report.similarity_before:.2f} → {report.similarity_after:.2f}" in line.guidance
+        assert ("stopped at margin" in line.guidance) == report.stopped_at_margin
+        assert "over-guided" not in line.guidance
+    (line,) = codeformer.restore(plain._replace(knobs={**KNOBS, "guide": 0})).faces
+    assert (line.mode, line.guidance) == ("none", "")
+
+
+def test_the_table_warns_of_low_similarity_and_of_too_much_guidance(codeformer: Studio) -> None:
+    face, ref = toy_photo(0, 0), toy_photo(3, 0)
+    done = codeformer.restorer.restore(face, ref, guide=GuidanceOptions(steps=3, margin=1.0))
+    assert done.guidance is not None
+    low = done._replace(each_reference=((0.1, 0.9),), guidance=done.guidance._replace(unguided=(0.15,)))
+    assert "low similarity" in studio.describe_guidance(low), "what guidance has made similar does not count"
+    close = low._replace(guidance=low.guidance._replace(unguided=(0.3,), over_guided=True))  # type: ignore[union-attr]
+    assert "low similarity" not in studio.describe_guidance(close)
+    assert "over-guided" in studio.describe_guidance(close)
+
+
+def test_the_time_of_guidance_is_that_of_the_latest_guided_photo(
+    codeformer: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Studio(codeformer.restorer, None)
+    imwrite(tmp_path / "face.png", toy_photo(0, 0))
+    imwrite(tmp_path / "ref.png", toy_photo(3, 0))
+    knobs = {**KNOBS, "guide": GuidanceOptions(steps=2, margin=1.0)}
+    wanted = Wish(tmp_path / "face.png", [tmp_path / "ref.png"], {}, knobs, is_aligned=True)
+    page.restore(wanted._replace(knobs={**KNOBS, "guide": 0}))
+    assert page.seconds_of_guidance(10) is None
+    assert "measured with the first face" in app.cost_line(page, True, 10)
+    now = iter((100.0, 103.0))
+    monkeypatch.setattr(studio.time, "perf_counter", lambda: next(now))
+    page.restore(wanted)
+    assert page.seconds_of_guidance(10) == 15.0
+    assert "15 s a face" in app.cost_line(page, True, 10)
+    assert "off" in app.cost_line(page, False, 10)
+    assert "off" in app.cost_line(page, True, 0)
+
+
 def test_a_face_is_matched_with_one_of_several_people(toy: Path) -> None:
-    studio = Studio(FaceRestorer(toy / "net.pth", device="cpu"), None)
+    page = Studio(FaceRestorer(toy / "net.pth", device="cpu"), None)
     people = {name: [toy / f"faces/{i}_0.png"] for i, name in enumerate(("Ann", "Bea"))}
-    (line,) = studio.restore(wish(toy, people=people)).faces
+    (line,) = page.restore(wish(toy, people=people)).faces
     # the photo itself is in the gallery, so Ann is the nearest: taken, or named in the reason why nobody is
     assert "Ann" in line.person
     assert (line.mode == "ref") == (line.person == "Ann")
@@ -75,8 +135,8 @@ def test_a_face_is_matched_with_one_of_several_people(toy: Path) -> None:
 
 def test_a_whole_photo_keeps_its_size_times_the_enlargement(toy: Path) -> None:
     detector = load_detector(toy / "scrfd.onnx", max_side=128)
-    studio = Studio(FaceRestorer(toy / "net.pth", device="cpu"), detector)
-    done = studio.restore(wish(toy, photo=toy / "photo.png", is_aligned=False, upscale=2.0))
+    page = Studio(FaceRestorer(toy / "net.pth", device="cpu"), detector)
+    done = page.restore(wish(toy, photo=toy / "photo.png", is_aligned=False, upscale=2.0))
     assert done.before.shape == done.after.shape == (256, 256, 3)
     assert len(done.faces) == 2
 
@@ -111,18 +171,18 @@ def test_people_of_a_gallery_are_told_by_folders_and_by_the_names_of_photos() ->
 
 
 def test_a_gallery_goes_on_past_a_photo_that_cannot_be_used_and_is_embedded_once(toy: Path) -> None:
-    studio, embedded = Studio(FaceRestorer(toy / "net.pth", device="cpu"), None), []
-    real = studio.restorer.embed
-    studio.restorer.embed = lambda faces: embedded.append(1) or real(faces)  # type: ignore[method-assign, func-returns-value]
+    page, embedded = Studio(FaceRestorer(toy / "net.pth", device="cpu"), None), []
+    real = page.restorer.embed
+    page.restorer.embed = lambda faces: embedded.append(1) or real(faces)  # type: ignore[method-assign, func-returns-value]
     people = {"Ann": [toy / "no_picture.png", toy / "faces/0_0.png"], "Bea": [toy / "no_picture.png"]}
     for expected in (2, 3):  # the photo itself, and at first Ann's
-        done = studio.restore(wish(toy, people=people))
+        done = page.restore(wish(toy, people=people))
         assert len(embedded) == expected
         assert (done.faces[0].person, done.faces[0].mode) == ("Ann", "ref")
         assert len(done.notes) == 2
         assert "no_picture.png: no picture" in done.notes[0]
     with pytest.raises(UserError, match=r"None of the photos .* no_picture.png: no picture"):
-        studio.restore(wish(toy, people={"Bea": [toy / "no_picture.png"]}))
+        page.restore(wish(toy, people={"Bea": [toy / "no_picture.png"]}))
 
 
 def test_a_missing_gradio_is_one_line_with_the_command(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,5 +190,5 @@ def test_a_script_runs_from_any_folder_without_an_installation(script, tmp_path)
 
 def test_make_help_names_every_target_of_the_readme():
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("demo", "test", "test-slow", "lint", "bench", "gpu-check", "clean"):
+    for target in ("demo", "demo-train", "test", "test-slow", "lint", "bench", "gpu-check", "clean"):
         assert re.search(rf"^  make {target}\s", done.stdout, re.MULTILINE), target

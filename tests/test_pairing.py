@@ -88,6 +88,15 @@ def test_csv_rows_name_all_partners_and_the_identity(tmp_path: Path) -> None:
     assert "1 pictures are in no row" in matching.warnings[0]
 
 
+def test_a_column_of_references_holds_for_every_run_of_that_last_word_without_one_of_its_own(tmp_path: Path) -> None:
+    pictures(tmp_path, "gt/a.png", "right.png", "wrong.png", "own.png")
+    runs = {name: pictures(tmp_path / name, "a.png") for name in ("wrong", "D wrong", "D_wrong", "E wrong", "D ref")}
+    (tmp_path / "pairs.csv").write_text("gt,ref,ref:wrong,ref:E wrong\ngt/a.png,right.png,wrong.png,own.png\n")
+    (pair,) = match(Sources(runs, pairs=tmp_path / "pairs.csv")).pairs
+    found = {run: path.stem for run, (path,) in pair.refs.items()}
+    assert found == {"wrong": "wrong", "D wrong": "wrong", "D_wrong": "wrong", "E wrong": "own", "D ref": "right"}
+
+
 def test_csv_paths_start_at_the_folder_given_for_their_column(tmp_path: Path) -> None:
     gt, run = pictures(tmp_path / "elsewhere", "a.png"), pictures(tmp_path / "run", "sub/x.png")
     (tmp_path / "pairs.csv").write_text("gt,restored\na.png,sub/x.png\nmissing.png,y.png\n")

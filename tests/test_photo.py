@@ -141,7 +141,8 @@ def test_references_of_someone_else_are_reported(
     toy: Path, restore: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     restore("-i", toy / "one.png", "--ref", toy / "people/bob.png", "--doubtful", "2")
-    assert any("bob.png is" in r.getMessage() and "may be someone else" in r.getMessage() for r in caplog.records)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any("bob.png" in warning for warning in warnings)
     assert results(tmp_path)["faces"][0]["doubtful_references"] == [str(toy / "people/bob.png")]
     restore("-i", toy / "one.png", "--ref", toy / "people/bob.png", "--doubtful=-1")
     assert "doubtful_references" not in results(tmp_path)["faces"][0]
@@ -156,9 +157,8 @@ def test_of_several_references_the_one_of_someone_else_is_named(
     (face,) = results(tmp_path)["faces"]
     assert (face["similarity_before"], face["similarity_to_each"]) == (0.5, [[0.75, 0.75], [0.25, 0.25]])
     assert face["doubtful_references"] == [str(refs[1])]
-    said = [record.getMessage() for record in caplog.records if "someone else" in record.getMessage()]
-    assert len(said) == 1
-    assert "bob.png is 0.25, below 0.5 even after restoration" in said[0]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["bob.png" in warning for warning in warnings] == [True]
 
 
 def test_references_that_show_two_people_are_warned_of_once(

@@ -196,3 +196,16 @@ def test_a_picture_that_cannot_be_shown_leaves_an_empty_place_with_the_reason(tm
     shown = thumbnail(tmp_path / "broken.png", "0.5", "x")
     assert (shown.source, shown.caption) == ("", "0.5")
     assert "empty" in shown.title
+
+
+def test_the_cover_stands_on_the_first_screen_with_the_note_as_its_sentence(tmp_path: Path) -> None:
+    result = make_result(tmp_path, 3, [IDS, NATURAL])
+    cover = tmp_path / "cover.png"
+    imwrite(cover, np.full((8, 24, 3), (10, 90, 200), np.uint8))
+    path = write_report(result, tmp_path / "out", cover=cover)
+    html = path.read_text(encoding="utf-8")
+    head = html[html.index("<header>") : html.index("<nav>")]
+    (data,) = re.findall(r'<img src="data:image/png;base64,([^"]*)"', head)
+    assert base64.b64decode(data) == cover.read_bytes()
+    assert head.count("<p>note</p>") == 1
+    assert '<p class="lead">note</p>' not in html

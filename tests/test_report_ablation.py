@@ -220,3 +220,18 @@ def test_a_folder_that_is_none_is_refused_in_one_line(tmp_path: Path, break_it: 
     with pytest.raises(UserError, match=re.escape(reason)) as caught:
         main(["--ablation", str(tmp_path), "--out", str(tmp_path / "report.md")])
     assert "\n" not in str(caught.value)
+
+
+def test_a_guided_row_is_in_tables_and_checks_and_not_among_the_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    levels = {"A": 0.3, "A+G ref": 0.9, "A+G wrong": 0.1}
+    folder = make_ablation(tmp_path / "ablation", {run: (level,) for run, level in levels.items()}, ("A", "A+G"))
+    report = report_of(folder)
+    assert "| A+G ref (A + guidance) |" in report
+    assert re.search(r"\| A\+G ref \| Does it copy .* \| \+0\.\d+ \| .* yes: it copies \|", report)
+    assert "row A |" in report
+    assert "row A+G" not in report
+    assert "Row A+G was not judged in mode oracle." in report
+    assert "Row A+G was not judged in mode none." not in report

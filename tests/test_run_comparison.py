@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from basicsr.evaluation.cells import check_rows
 from basicsr.evaluation.checks import check_runs, roles_from_names
 from basicsr.evaluation.comparison import NUM_RESAMPLES, Difference, compare_runs, holm
 from basicsr.evaluation.results import EvaluationPair, EvaluationResult, Figure
@@ -162,7 +163,7 @@ def test_checks_answer_whether_a_run_listens_copies_and_what_it_could_reach() ->
         guided("oracle", 0.7, 0.7, 1.0), guided("ceiling", 0.9, 0.6, 0.6),
     ]  # fmt: skip
     roles = roles_from_names([found.label for found in runs])
-    assert roles == {"blind": "none", "main": "ref", "wrong": "wrong", "oracle": "oracle", "ceiling": "ceiling"}
+    assert roles == [{"blind": "none", "main": "ref", "wrong": "wrong", "oracle": "oracle", "ceiling": "ceiling"}]
     answers = {check.question.split("?")[0]: (check.difference.mean, check.answer) for check in check_runs(runs, roles)}
     expected = {
         "Does a right reference help more than a wrong one": (0.3, "yes: it listens to the reference"),
@@ -179,17 +180,48 @@ def test_checks_answer_whether_a_run_listens_copies_and_what_it_could_reach() ->
 
 def test_roles_by_name_are_those_of_one_network() -> None:
     labels = ["other none", "C ref", "C wrong", "C_none", "D ref", "D wrong", "vqgan"]
-    expected = {"main": "C ref", "wrong": "C wrong", "blind": "C_none", "ceiling": "vqgan"}
-    assert roles_from_names(labels) == expected
-    assert roles_from_names(["none", "degraded"]) == {}
+    c = {"main": "C ref", "wrong": "C wrong", "blind": "C_none", "ceiling": "vqgan"}
+    assert roles_from_names(labels) == [c, {"main": "D ref", "wrong": "D wrong", "ceiling": "vqgan"}]
+    assert roles_from_names(["none", "degraded", "vqgan"]) == []
+
+
+def test_every_network_with_references_is_checked_and_the_rows_name_its_runs() -> None:
+    runs = [guided("ref", 0.6, 0.5, 0.6), guided("wrong", 0.3, 0.3, 0.0)]
+    runs += [guided("guided ref", 0.7, 0.8, 0.6), guided("guided wrong", 0.1, 0.5, 0.0)]
+    checks = check_runs(runs, roles_from_names([found.label for found in runs]))
+    copies = {c.difference.contrast.run: c.answer for c in checks if "copy" in c.question}
+    assert copies == {"ref": "no: less alike than two real photos", "guided ref": "yes: it copies"}
+    listens = {(c.difference.contrast.run, c.difference.contrast.minus_run): c.difference.mean
+               for c in checks if "right reference" in c.question}  # fmt: skip
+    assert listens == {("ref", "wrong"): pytest.approx(0.3), ("guided ref", "guided wrong"): pytest.approx(0.6)}
+    titles = [row.title for row in check_rows(checks)]
+    assert len(set(titles)) == len(titles)
+    assert any(title.endswith("? guided ref − guided wrong") for title in titles)
+
+
+def test_without_ground_truth_the_gallery_answers_the_checks() -> None:
+    gallery = replace(IDS, kind="ids_gallery", key="ids_gallery_j")
+    natural = replace(NATURAL, kind="cos_ref_gallery", key="cos_ref_gallery_j")
+    noise = people_and_photos(4) * 0.1
+    runs = [
+        run(label, {"ids_gallery_j": ids + noise, "ids_ref_j": 0.7 + noise, "cos_ref_gallery_j": 0.6 - noise},
+            gallery, TO_REF, natural)
+        for label, ids in (("ref", 0.5), ("wrong", 0.3))
+    ]  # fmt: skip
+    checks = check_runs(runs, [{"main": "ref", "wrong": "wrong"}])
+    answers = {check.question.split("?")[0]: check.difference.mean for check in checks}
+    assert answers["Does a right reference help more than a wrong one"] == pytest.approx(0.2)
+    assert answers["Does it copy the reference (more alike than two photos of the person are)"] == pytest.approx(
+        0.1 + 2 * noise.mean()
+    )
 
 
 def test_a_role_or_run_that_is_not_there_is_named() -> None:
     runs = [guided("ref", 0.6, 0.7, 0.6)]
     with pytest.raises(UserError, match="role 'best': expected one of main"):
-        check_runs(runs, {"best": "ref"})
+        check_runs(runs, [{"best": "ref"}])
     with pytest.raises(UserError, match="role wrong=x: no such run; there are: ref"):
-        check_runs(runs, {"wrong": "x"})
+        check_runs(runs, [{"wrong": "x"}])
 
 
 def test_the_mean_of_seeds_is_over_trainings_on_the_pictures_that_all_have() -> None:

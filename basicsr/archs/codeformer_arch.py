@@ -39,6 +39,14 @@ class CodeFormerOutput(NamedTuple):
     lq_feat: Tensor  # (B, D, h, w), the encoder's output
 
 
+class CodePrediction(NamedTuple):
+    """What encoder and transformer give, before anything is decoded."""
+
+    logits: Tensor  # (B, L, K)
+    lq_feat: Tensor  # (B, D, h, w), the encoder's output
+    taps: dict[str, Tensor]  # by width: encoder features (B, Cf, width, width) that modulate the generator
+
+
 class TransformerLayer(nn.Module):
     """Pre-norm layer; the position goes to queries and keys only. IDCodeFormer fills in one of the last two."""
 
@@ -181,14 +189,18 @@ class CodeFormer(VQAutoEncoder):
             code_grad: how an image loss reaches the logits, see `look_up`.
             decode_first: only so many samples are decoded (all of them get logits); None: all.
         """
-        self.check_input(x)
-        lq_feat, taps = self.encoder.forward_with_taps(x, self.connect_list if w > 0 and not code_only else ())
-        logits = self.predict_codes(lq_feat)
+        logits, lq_feat, taps = self.predict(x, 0.0 if code_only else w)
         if code_only:
             return CodeFormerOutput(None, logits, lq_feat)
         fuse_at = self.cft_at(taps, w, decode_first)
         restored = self.decode(logits, lq_feat, fuse_at, code_grad, detach_16, adain, decode_first)
         return CodeFormerOutput(restored, logits, lq_feat)
+
+    def predict(self, x: Tensor, w: float = 0.0) -> CodePrediction:
+        """Everything that comes before decoding x (B, 3, H, W) with the fidelity weight w."""
+        self.check_input(x)
+        lq_feat, taps = self.encoder.forward_with_taps(x, self.connect_list if w > 0 else ())
+        return CodePrediction(self.predict_codes(lq_feat), lq_feat, taps)
 
     def check_input(self, x: Tensor, name: str = "lq") -> None:
         """The tokens have learned positions, so only one image size fits; `name` is the picture to blame."""

@@ -14,7 +14,15 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from basicsr.archs.codeformer_arch import CodeFormer, CodeFormerOutput, CodeGrad, Condition, FuseAt, TransformerLayer
+from basicsr.archs.codeformer_arch import (
+    CodeFormer,
+    CodeFormerOutput,
+    CodeGrad,
+    CodePrediction,
+    Condition,
+    FuseAt,
+    TransformerLayer,
+)
 from basicsr.archs.identity_encoder_arch import (
     ConstantIdentity,
     IdentityCrossAttention,
@@ -172,24 +180,49 @@ class IDCodeFormer(CodeFormer):
         Args:
             identity: the references; None, or a sample without any, is restored exactly as CodeFormer does.
             w_id: weight of the identity style, >= 0.
-            id_scale: guidance s on the code logits, l_null + s (l_id - l_null): 1 plain, 0 blind, above 1 exaggerated.
+            id_scale: scale s of the identity in the code logits, l_null + s (l_id - l_null): 1 plain, 0 without,
+                above 1 exaggerated.
         """
-        self.check_input(x)
-        knows = identity is not None or self.constant_identity is not None
-        styled = list(self.style_dict) if knows and w_id != 0 else []
-        widths = [] if code_only else [*styled, *(self.connect_list if w > 0 else [])]
-        lq_feat, taps = self.encoder.forward_with_taps(x, widths)
-        logits = self.guided_logits(lq_feat, identity, id_scale)
+        logits, lq_feat, taps = self.predict(x, identity, *((0.0, 0.0) if code_only else (w, w_id)), id_scale)
         if code_only:
             return CodeFormerOutput(None, logits, lq_feat)
-        fuse_at = self.cft_at(taps, w, decode_first)
-        if styled:
-            fuse_at |= self.style_at(taps, fuse_at, identity, w_id, decode_first)
+        fuse_at = self.ia_cft_at(taps, identity, w, w_id, decode_first)
         restored = self.decode(logits, lq_feat, fuse_at, code_grad, detach_16, adain, decode_first)
         return CodeFormerOutput(restored, logits, lq_feat)
 
+    def predict(  # type: ignore[override]  # see forward
+        self,
+        x: Tensor,
+        identity: IdentityFeatures | None = None,
+        w: float = 0.0,
+        w_id: float = 1.0,
+        id_scale: float = 1.0,
+    ) -> CodePrediction:
+        """Everything that comes before decoding; see `forward` for the arguments."""
+        self.check_input(x)
+        widths = [*(self.style_dict if self._is_styled(identity, w_id) else ()), *(self.connect_list if w > 0 else ())]
+        lq_feat, taps = self.encoder.forward_with_taps(x, widths)
+        return CodePrediction(self.guided_logits(lq_feat, identity, id_scale), lq_feat, taps)
+
+    def _is_styled(self, identity: IdentityFeatures | None, w_id: float) -> bool:
+        return w_id != 0 and (identity is not None or self.constant_identity is not None)
+
+    def ia_cft_at(
+        self,
+        taps: dict[str, Tensor],
+        identity: IdentityFeatures | None,
+        w: float,
+        w_id: float,
+        decode_first: int | None,
+    ) -> FuseAt:
+        """What is done to the generator's features: CFT by w, and the identity's style by w_id."""
+        fuse_at = self.cft_at(taps, w, decode_first)
+        if self._is_styled(identity, w_id) and len(self.style_dict):
+            fuse_at |= self.style_at(taps, fuse_at, identity, w_id, decode_first)
+        return fuse_at
+
     def guided_logits(self, lq_feat: Tensor, identity: IdentityFeatures | None, id_scale: float) -> Tensor:
-        """Code logits (B, L, K) under the guidance id_scale, with one pass of the transformer where it is 0 or 1."""
+        """Code logits (B, L, K) under id_scale, with one pass of the transformer where it is 0 or 1."""
         if id_scale == 0:
             return self.predict_codes(lq_feat)
         conditions, offset = self.conditions(identity, lq_feat.shape[0]), self.token_offset(identity, lq_feat.shape[0])

@@ -130,6 +130,7 @@ class Generator(nn.Module):
         blocks: list[nn.Module] = [nn.Conv2d(emb_dim, channels, 3, 1, 1)]
         blocks += [ResBlock(channels, channels), AttnBlock(channels), ResBlock(channels, channels)]
         self.taps: dict[str, int] = {}
+        self.ends: dict[str, int] = {}  # by feature width: the first block that is no longer of it
         self.checkpointing = False
         for mult, width in zip(reversed(ch_mult), reversed(widths), strict=True):
             for _ in range(res_blocks):
@@ -139,6 +140,7 @@ class Generator(nn.Module):
                 channels = nf * mult
                 if width in attn_resolutions:
                     blocks.append(AttnBlock(channels))
+            self.ends[str(width)] = len(blocks)
             if width != widths[0]:
                 blocks.append(Upsample(channels))
         blocks += [Normalize(channels), nn.Conv2d(channels, 3, 3, 1, 1)]  # no activation, no tanh: as released
@@ -146,13 +148,31 @@ class Generator(nn.Module):
 
     def forward(self, x: Tensor, fuse_at: Mapping[str, Callable[[Tensor], Tensor]] | None = None) -> Tensor:
         """Decode x (B, D, h, w); `fuse_at`: by feature width, what is done to the feature (B, C, width, width)."""
-        fuse_after = {self.taps[width]: fuse for width, fuse in (fuse_at or {}).items()}
-        for index, block in enumerate(self.blocks[:-1]):
-            x = run_block(block, x, checkpointing=self.checkpointing)
-            if index in fuse_after:
-                x = run_block(fuse_after[index], x, checkpointing=self.checkpointing)
+        x = self._run(0, len(self.blocks) - 1, x, fuse_at)
         # half precision would round the picture to less than its 8 bits
         return run_in_float32(self.blocks[-1], x)  # (B, D, h, w) -> (B, 3, H, W)
+
+    def forward_to(
+        self, width: str, x: Tensor, fuse_at: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+    ) -> Tensor:
+        """The last feature of that width (B, C, width, width), from x (B, D, h, w)."""
+        return self._run(0, self.ends[width], x, fuse_at)
+
+    def forward_from(
+        self, width: str, x: Tensor, fuse_at: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+    ) -> Tensor:
+        """The image (B, 3, H, W) from what `forward_to` gave."""
+        x = self._run(self.ends[width], len(self.blocks) - 1, x, fuse_at)
+        return run_in_float32(self.blocks[-1], x)
+
+    def _run(self, start: int, end: int, x: Tensor, fuse_at: Mapping[str, Callable[[Tensor], Tensor]] | None) -> Tensor:
+        """Blocks start .. end - 1, with what `fuse_at` does after some of them."""
+        fuse_after = {self.taps[width]: fuse for width, fuse in (fuse_at or {}).items()}
+        for index in range(start, end):
+            x = run_block(self.blocks[index], x, checkpointing=self.checkpointing)
+            if index in fuse_after:
+                x = run_block(fuse_after[index], x, checkpointing=self.checkpointing)
+        return x
 
 
 @ARCH_REGISTRY.register()

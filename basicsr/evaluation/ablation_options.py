@@ -1,7 +1,8 @@
 """What an ablation compares: its option file (options/ablation/<data>.yml) and the rows that there are.
 
 A row is a pair of option files, options/ablation/stage2_<file>.yml and stage3_<file>.yml, that are laid over the
-stages of the experiment: what differs between two rows stands there and nowhere else.
+stages of the experiment: what differs between two rows stands there and nowhere else. A guided row (A+G) trains
+nothing: it restores with the weights of another row and with identity guidance.
 """
 
 from __future__ import annotations
@@ -29,14 +30,24 @@ class Row:
     file: str  # between stage2_ or stage3_ and .yml
     says: str
     sees: bool  # takes references, so that right, wrong and no references can be compared
+    guides: str | None = None  # row whose weights it restores with, by identity guidance; `file` is that row's
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Ways in which the test set is restored, the one of the table first."""
+        if self.guides is not None:
+            return ("ref", "wrong", "oracle")  # guidance needs a reference
+        return ("ref", "wrong", "none", "self", "oracle") if self.sees else ("none",)
 
 
 ROWS: dict[str, Row] = {
     "A0": Row("a0", "as released: image losses do not reach the code prediction", False),
     "A": Row("a", "baseline", False),
+    "A+G": Row("a", "A + guidance", True, guides="A"),
     "B": Row("b", "A + identity loss", False),
     "C": Row("c", "B + conditioned transformer", True),
     "D": Row("d", "C + IA-CFT", True),
+    "D+G": Row("d", "D + guidance", True, guides="D"),
     "M": Row("maps", "D with maps: each place is told its own", True),
     "A+C": Row("a_c", "A + conditioned transformer, no identity loss", True),
     "A+D": Row("a_d", "A + IA-CFT, no identity loss, no tokens", True),
@@ -67,6 +78,7 @@ class AblationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             stage II; None: they start from stage I alone.
         rows: names of ROWS, in the order of the table.
         w: fidelity weight of the table; `w_sweep` are further ones, with right references.
+        guide: steps of identity guidance for each face of the guided rows.
         judges: recognisers that judge, none of them the one that trains.
         lpips: backbones of LPIPS.
     """
@@ -82,6 +94,7 @@ class AblationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     lpips: tuple[Literal["alex", "vgg", "squeeze"], ...] = ("alex", "vgg")
     w: Fidelity = 0.5
     w_sweep: tuple[Fidelity, ...] = (0.0, 1.0)
+    guide: Annotated[int, Meta(ge=1)] = 10
 
 
 def read_ablation(path: Path) -> AblationOptions:
@@ -111,12 +124,14 @@ def read_ablation(path: Path) -> AblationOptions:
 
 
 def check_rows(rows: tuple[str, ...], error: Callable[[str, str], OptionError]) -> None:
-    """Refuse a row that there is not, or that is named twice."""
+    """Refuse a row that there is not, that is named twice, or whose weights no row trains."""
     for row in rows:
         if row not in ROWS:
             raise error(row, f"no row '{row}'.{did_you_mean(row, ROWS)}")
         if rows.count(row) > 1:
             raise error(row, f"the row '{row}' is named twice.")
+        if (base := ROWS[row].guides) is not None and base not in rows:
+            raise error(row, f"the row '{row}' restores with the weights of row '{base}'. Add {base} to the rows.")
 
 
 def _refuse_unknown(tree: OptionTree, path: KeyPath, plain: dict[str, object], struct: type[msgspec.Struct]) -> None:

@@ -74,14 +74,14 @@ def analyse(
         found = [difference for _, difference in answers]
     elif len(runs) > 1 and (ranked or compared is not None):
         found = compare_runs(runs, chosen, compared, seed=result.seed, num_resamples=num_resamples)
-    known = roles_from_names(result.runs) if roles is None else dict(roles)
+    families = roles_from_names(result.runs) if roles is None else [roles]
     made = make_slices(result, slices)
     return Analysis(
         slices=made,
         groups=group_tables(result, made),
         baseline=chosen if found and questions is None else None,
         differences=found,
-        checks=check_runs(runs, known, seed=result.seed, num_resamples=num_resamples),
+        checks=check_runs(runs, families, seed=result.seed, num_resamples=num_resamples),
         overfit=overfit_checks(runs, chosen, seed=result.seed, num_resamples=num_resamples),
         sweep=sweep_points(result.runs),
     )

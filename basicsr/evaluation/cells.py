@@ -143,8 +143,13 @@ def difference_rows(analysis: Analysis) -> list[DifferenceRow]:
 
 
 def check_rows(checks: Sequence[Check]) -> list[DifferenceRow]:
-    """Checks, or overfit checks."""
-    return [difference_row(check.difference, check.question, check.answer) for check in checks]
+    """Checks, or overfit checks, each with the runs that it is about."""
+    contrasts = [check.difference.contrast for check in checks]
+    about = [c.run if c.run == c.minus_run else f"{c.run} − {c.minus_run}" for c in contrasts]
+    return [
+        difference_row(check.difference, f"{check.question} {runs}", check.answer)
+        for check, runs in zip(checks, about, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ They are differences as those of comparison.py, with a family of their own. Runs
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from basicsr.evaluation.comparison import Contrast, Difference, estimate
 from basicsr.evaluation.results import Figure
-from basicsr.evaluation.runs import RunValues
+from basicsr.evaluation.runs import RunValues, split_label
 from basicsr.utils.errors import UserError
 
 ROLES: dict[str, str] = {
@@ -20,6 +21,7 @@ ROLES: dict[str, str] = {
     "ceiling": "the autoencoder's reconstruction of the ground truth: what its codebook can show at all",
     "blind": "the same network without an identity",
 }
+GALLERY_KINDS = {"ids": "ids_gallery", "cos_ref_gt": "cos_ref_gallery"}  # for sets without ground truth
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,20 @@ QUESTIONS = (
 
 
 def check_runs(
-    runs: Sequence[RunValues], roles: Mapping[str, str], *, seed: int = 0, num_resamples: int = 10_000
+    runs: Sequence[RunValues], families: Sequence[Mapping[str, str]], *, seed: int = 0, num_resamples: int = 10_000
 ) -> list[Check]:
-    """The checks for which there are runs, for every judge.
+    """The checks for which there are runs, for every judge. A set without ground truth has its gallery in its place.
 
     Args:
-        roles: label of a run by role, see ROLES.
+        families: label of a run by role (see ROLES), for each network that is checked.
     Raises:
         UserError: no such role or run.
     """
     by_label = {run.label: run for run in runs}
-    refuse_unknown_roles(list(by_label), roles)
+    for roles in families:
+        refuse_unknown_roles(list(by_label), roles)
     asked: list[tuple[Question, Contrast]] = []
-    for question in QUESTIONS:
+    for roles, question in itertools.product(families, QUESTIONS):
         (role, kind), (minus_role, minus_kind) = question.plus, question.minus
         if role not in roles or minus_role not in roles:
             continue
@@ -133,7 +136,7 @@ def overfit_checks(
     """
     contrasts = [
         Contrast(
-            f"{run.label} − {baseline}: does the recogniser of the training see more of it than the judge?",
+            "Does the recognizer of the training see more of the gain than the judge?",
             run.label, figure.key, baseline, figure.key, figure,
         )
         for run in runs
@@ -151,27 +154,27 @@ def overfit_checks(
 
 
 def figures_by_judge(run: RunValues, kind: str) -> dict[str, Figure]:
-    """The figures of one kind, by judge."""
-    return {figure.judge: figure for figure in run.figures.values() if figure.kind == kind}
+    """The figures of one kind, by judge; without ground truth those of the gallery."""
+    found = {figure.judge: figure for figure in run.figures.values() if figure.kind == kind}
+    return found or ({} if kind not in GALLERY_KINDS else figures_by_judge(run, GALLERY_KINDS[kind]))
 
 
-def roles_from_names(labels: Sequence[str]) -> dict[str, str]:
+def roles_from_names(labels: Sequence[str]) -> list[dict[str, str]]:
     """Roles that runs are called by in their last word: wrong, oracle, ceiling, vqgan, none or blind, ref.
 
-    A run called `ref` is the main one, of several the first. The others count where the words before are the same ("D
-    ref", "D wrong"): another network's run without an identity answers no question about this one. Only the ceiling is
-    that of the codebook, which all share.
+    Each network with a run called `ref` has roles of its own: the runs whose words before are the same ("D ref", "D
+    wrong"). Another network's run without an identity answers no question about this one. Only the ceiling is that of
+    the codebook, which all share.
     """
     words = {"ref": "main", "wrong": "wrong", "oracle": "oracle", "ceiling": "ceiling", "vqgan": "ceiling",
              "none": "blind", "blind": "blind"}  # fmt: skip
-    named = []
+    shared: dict[str, str] = {}
+    families: dict[str, dict[str, str]] = {}
     for label in labels:
-        family, _, word = label.lower().replace("_", " ").rpartition(" ")
-        if word in words:
-            named.append((words[word], family, label))
-    main_family = next((family for role, family, _ in named if role == "main"), None)
-    roles: dict[str, str] = {}
-    for role, family, label in named:
-        if family == main_family or role == "ceiling":
-            roles.setdefault(role, label)
-    return roles
+        family, word = split_label(label)
+        role = words.get(word)
+        if role == "ceiling":
+            shared.setdefault(role, label)
+        elif role is not None:
+            families.setdefault(family, {}).setdefault(role, label)
+    return [roles | shared for roles in families.values() if "main" in roles]

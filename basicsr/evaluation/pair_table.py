@@ -1,5 +1,7 @@
 """Pairs as a CSV says: columns gt, restored, ref, ref:<run>, lq, gallery, mask, identity; several files joined by ';'.
 
+A column ref:<run> also holds for runs whose last word it is and that have none of their own: ref:wrong for "D wrong".
+
 Any further column describes the picture (yaw, eyeglasses, degradation, ...): the report has a slice for its values.
 """
 
@@ -10,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from basicsr.evaluation.results import EvaluationPair
+from basicsr.evaluation.runs import split_label
 from basicsr.evaluation.sources import (
     ANY_RUN,
     NAMES_SHOWN,
@@ -92,7 +95,7 @@ class RowReader:
             key = next((key for key in candidates if key in folder.files), candidates[0])
             if path := self.problems.find(folder, key, run, "restored"):
                 restored[run] = path
-            own = row.get(f"ref:{run}")
+            own = row.get(f"ref:{run}") or row.get(f"ref:{split_label(run)[1]}")
             ref_folder = sources.ref.get(run) or sources.ref.get(ANY_RUN) or self.beside
             if kept := self.files(own or row.get("ref"), ref_folder, run if own else None, "reference"):
                 refs[run] = kept

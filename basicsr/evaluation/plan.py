@@ -30,10 +30,14 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mode: Annotated[Literal["ref", "self", "none"], Meta(description="whose identity guides")] = "ref"
     w: Annotated[tuple[float, ...], Meta(description="fidelity weights; several make a sweep")] = (0.5,)
     w_id: Annotated[float, Meta(description="strength of the identity styling")] = 1.0
-    id_scale: Annotated[float, Meta(description="guidance by the identity")] = 1.0
+    id_scale: Annotated[float, Meta(description="scale of the identity in the codes")] = 1.0
+    guide: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="steps of identity guidance for each face, 0 is off; ~: what inference does by itself"),
+    ] = None
     recognizer: Annotated[str | None, Meta(description="recogniser, if not where the weights say")] = None
     wrong_references: Annotated[
-        bool, Meta(description="restore with pairs_wrong; call the run `wrong`, the column ref:wrong is its own")
+        bool, Meta(description="restore with pairs_wrong; call it `wrong` or `NAME wrong`: it has the column ref:wrong")
     ] = False
 
 
@@ -93,6 +97,8 @@ def read_plan(path: str | os.PathLike[str], force_yml: Sequence[str] = ()) -> Ev
     for name, run in plan.runs.items():
         if (run.weights is None) == (run.folder is None):
             raise tree.error(("runs", name), "give either weights, or the folder of finished results.")
+        if run.guide and run.mode != "ref":
+            raise tree.error(("runs", name), f"guide: {run.guide} steps need mode ref, not {run.mode}.")
         if run.wrong_references and any(entry.pairs_wrong is None for entry in plan.sets.values()):
             raise tree.error(("runs", name), "wrong_references: every set needs pairs_wrong.")
     for name, entry in plan.sets.items():
@@ -195,6 +201,8 @@ def missing_file(plan: EvaluationPlan) -> str | None:
         if run.weights is not None and not Path(run.weights).is_file():
             way_out = f"Train it, or name another: --force_yml runs:{name}:weights=FILE"
             return f"runs.{name}.weights: {run.weights} does not exist. {way_out}"
+        if run.recognizer is not None and find_recognizer(run.recognizer) is None:
+            return f"runs.{name}.recognizer: {run.recognizer} does not exist. Get it (docs/recognizers.md)"
     return missing_judge(plan)
 
 

@@ -5,6 +5,7 @@ The numbers are those of tables.py.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from basicsr.evaluation.relation_charts import Swept, scatter_svg, sweep_svg, tr
 from basicsr.evaluation.results import EvaluationResult, Figure
 from basicsr.evaluation.statistics import PERCENTILES, Summary
 from basicsr.evaluation.tables import CONFIDENCE, interval_text
+from basicsr.utils.img_util import read_bytes
 from basicsr.utils.text_util import write_text
 
 TEMPLATE, TEXT_TEMPLATE = "report.html.j2", "report.md.j2"
@@ -57,16 +59,19 @@ def write_report(
     folder: Path,
     curves: Mapping[str, Curves] | None = None,
     analysis: Analysis | None = None,
+    cover: Path | None = None,
 ) -> Path:
     """Write report.html and report.md into `folder`, and grid_<column>.png for slices; returns the path of the first.
 
     Args:
         curves: what `read_curves` found, by the name of the training run.
         analysis: slices, comparison and checks; None: the defaults of `analyse`.
+        cover: PNG that the first screen of report.html shows, with the note of the result as its sentence.
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or the cover cannot be read.
     """
     contents = report_contents(result, curves or {}, analysis or analyse(result))
+    contents["cover"] = None if cover is None else base64.b64encode(read_bytes(cover)).decode("ascii")
     if contents["slice_gallery"] is not None:
         write_grids(contents["slice_gallery"], folder)
     write_text(folder / "report.md", environment(escaped=False).get_template(TEXT_TEMPLATE).render(contents))

@@ -32,6 +32,12 @@ class RunValues:
     figures: Mapping[str, Figure]
 
 
+def split_label(label: str) -> tuple[str, str]:
+    """Family and last word of a run's name, in lower case: "D wrong" and "D_wrong" are the run "wrong" of "d"."""
+    family, _, word = label.lower().replace("_", " ").rpartition(" ")
+    return family, word
+
+
 def runs_of(result: EvaluationResult) -> list[RunValues]:
     """The runs of an evaluation."""
     figures = {figure.key: figure for figure in result.figures}

@@ -9,6 +9,7 @@ from basicsr.faces.load import ALIGNED, find_detector
 from basicsr.inference.gallery import MATCH_MARGIN, MATCH_THRESHOLD
 from basicsr.inference.values import DOUBTFUL, check_knobs
 from basicsr.inference.video_file import is_video
+from basicsr.models.identity_guidance import GuidanceOptions
 from basicsr.utils.errors import UserError, WeightsError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"  # where scripts/download_pretrained_models.py puts them
@@ -42,10 +43,15 @@ def _add_identity(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--ref_dir", type=Path, help="gallery: a folder per person, or a photo per person")
     group.add_argument("--pairs", type=Path, help="CSV lq,ref[,restored] instead of -i/--ref: references per input")
     group.add_argument("--w_id", type=float, default=1.0, help="strength of the identity styling, 0 is off")
-    group.add_argument("--id_scale", type=float, default=1.0, help="guidance by the identity: 0 blind, 1 plain")
+    group.add_argument(
+        "--id_scale", type=float, default=1.0, help="effect of the identity on the codes: 0 off, 1 plain"
+    )
+    group.add_argument("--guide", type=int, metavar="N", help="steps of identity guidance to the references, 0: off "
+                       f"(default: {GuidanceOptions().steps} with CodeFormer weights, else 0)")  # fmt: skip
     group.add_argument("--mode", choices=["ref", "self", "none"], help="default: ref with references, else self")
     group.add_argument("--adain", action=argparse.BooleanOptionalAction, help="default: on for CodeFormer weights only")
-    group.add_argument("--recognizer", type=Path, help="recogniser file, if not where the weights say")
+    group.add_argument("--recognizer", type=Path, help="recognizer file, if not where the weights say; with CodeFormer "
+                       "weights it makes references act")  # fmt: skip
     group.add_argument("--self_encoder", type=Path, help="E_LQ file for the mode self, if not where the weights say")
     group.add_argument(
         "--match_threshold", type=float, default=MATCH_THRESHOLD, help="least similarity to a person of --ref_dir"
@@ -154,7 +160,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("--grid: compares photos. Leave it out for a video.")
     for w in args.grid or ():
         check_knobs(w, 1.0, 1.0)
-    for name, low in (("batch_size", 1), ("threads", 1), ("bg_tile", 0), ("cpu_threads", 1)):
+    for name, low in (("guide", 0), ("batch_size", 1), ("threads", 1), ("bg_tile", 0), ("cpu_threads", 1)):
         if getattr(args, name) is not None and getattr(args, name) < low:
             raise UserError(f"--{name} is {getattr(args, name)}, expected at least {low}.")
     if args.suffix is not None and set(args.suffix) & set("/\\"):

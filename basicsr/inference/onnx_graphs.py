@@ -91,7 +91,7 @@ class RestorerGraph(nn.Module):
         return net.decode(logits, lq_feat, fuse_at, "none", True, self.adain, None)
 
     def _logits(self, lq_feat: Tensor, identity: IdentityFeatures | None, id_scale: Knob) -> Tensor:
-        """Code logits (B, L, K) under the guidance id_scale."""
+        """Code logits (B, L, K) under id_scale."""
         net = self.net
         if not isinstance(net, IDCodeFormer):
             return net.predict_codes(lq_feat)

@@ -8,7 +8,7 @@ from typing import Any
 from basicsr.inference.photo_files import face_path
 from basicsr.inference.results_file import ResultsFile
 from basicsr.inference.run_settings import OpenPhoto, RunSettings
-from basicsr.inference.values import RestoredFace
+from basicsr.inference.values import RestoredFace, best_similarities
 from basicsr.utils.errors import ImageFileError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,11 @@ def note_photo(photo: OpenPhoto, settings: RunSettings, results: ResultsFile) ->
         doubtful = _doubtful(photo, i, face, settings)
         if doubtful:
             facts["doubtful_references"] = doubtful
+        if face.guidance is not None and face.guidance.over_guided:
+            logger.warning(
+                "%s, face %d: over-guided: similarity %.2f to its references, more than two images of one person "
+                "usually have. Lower --guide.", job.path, i, face.guidance.report.similarity_after,
+            )  # fmt: skip
         results.add(job, face, photo.seconds[i], **facts)
 
 
@@ -44,16 +49,17 @@ def _files(photo: OpenPhoto, number: int, settings: RunSettings) -> list[str]:
 
 
 def _doubtful(photo: OpenPhoto, number: int, face: RestoredFace, settings: RunSettings) -> list[str]:
-    """The references that guided a face and are not like it, neither before nor after; they are warned of."""
+    """The references of low similarity to a face, see `best_similarities`; they are warned of."""
     if face.mode != "ref":
         return []
     doubtful = []
-    for file, cosines in zip(_files(photo, number, settings), face.each_reference, strict=True):
-        if max(cosines) < settings.doubtful:
+    for file, cosine in zip(_files(photo, number, settings), best_similarities(face), strict=True):
+        if cosine < settings.doubtful:
             doubtful.append(file)
             logger.warning(
-                "%s, face %d: its similarity to %s is %.2f, below %g even after restoration: that may be someone else.",
-                photo.prepared.job.path, number, file, max(cosines), settings.doubtful,
+                "%s, face %d: low similarity to %s: %.2f, below %g even after restoration%s. It may show someone else.",
+                photo.prepared.job.path, number, file, cosine, settings.doubtful,
+                "" if face.guidance is None else " without guidance",
             )  # fmt: skip
     return doubtful
 

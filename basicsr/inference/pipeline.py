@@ -12,11 +12,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from tqdm import tqdm
 
-from basicsr.inference.batch import restore_each, whole_face
+from basicsr.inference.batch import restore_each, show_cost, whole_face
 from basicsr.inference.gallery import Gallery, Match, mode_for, warn_of_strangers
 from basicsr.inference.jobs import Job
 from basicsr.inference.photo import crop_size, find_faces
@@ -46,7 +47,7 @@ class Run:
         self.restorer = restorer
         self.settings = settings
         self.results = results
-        self.encodes = restorer.takes_identity and settings.mode in (None, "ref")
+        self.encodes = restorer.recognizer is not None and settings.mode in (None, "ref")
         self._waiting: deque[tuple[OpenPhoto, int, References]] = deque()  # faces for the network
         self._writes: deque[tuple[OpenPhoto, Future[None]]] = deque()
         self._encoded: OrderedDict[tuple[Path, ...], References] = OrderedDict()
@@ -65,10 +66,10 @@ class Run:
                     for prepared in in_order(readers, self.prepare, jobs, ahead):
                         self._enqueue(prepared)
                         while len(self._waiting) >= self.settings.batch_size:
-                            self._restore_batch(writers)
+                            self._restore_batch(writers, bar)
                         bar.update()
                     while self._waiting:
-                        self._restore_batch(writers)
+                        self._restore_batch(writers, bar)
                     self._collect(all_of_them=True)
                 except BaseException:
                     for _, write in self._writes:
@@ -148,7 +149,7 @@ class Run:
             self._encoded.popitem(last=False)
         return self._encoded[files]
 
-    def _restore_batch(self, writers: ThreadPoolExecutor) -> None:
+    def _restore_batch(self, writers: ThreadPoolExecutor, bar: tqdm[Any]) -> None:
         """The next faces through the network; photos that are complete go to the writers."""
         batch = [self._waiting.popleft() for _ in range(min(self.settings.batch_size, len(self._waiting)))]
         start = time.perf_counter()
@@ -157,6 +158,7 @@ class Run:
         modes = [mode_for(self.settings.mode, photo.matches[i]) for photo, i, _ in batch]
         faces = restore_each(self.restorer, crops, refs, modes, **self.settings.knobs)
         seconds = (time.perf_counter() - start) / len(batch)
+        show_cost(bar, faces, seconds)
         for w in self.settings.grid:
             others = faces
             if w != self.settings.knobs["w"]:

@@ -22,6 +22,7 @@ from basicsr.inference.execution import Precision, choose_precision, compiled, o
 from basicsr.inference.parts import UsedFile, load_network, recognizer_of, self_encoder_of
 from basicsr.inference.values import (
     Device,
+    FaceGuidance,
     KnobOptions,
     Knobs,
     Photo,
@@ -37,8 +38,22 @@ from basicsr.inference.values import (
     read_aligned,
     read_photo,
 )
-from basicsr.models.identity_source import MODE_CODES, IdentityMode, fixed_modes, identity_features, stack_identities
-from basicsr.recognizers import Recognizer
+from basicsr.models.identity_guidance import (
+    GuidanceOptions,
+    GuidedFaces,
+    IdentityGuidance,
+    margin_of,
+    mean_reference,
+)
+from basicsr.models.identity_source import (
+    MODE_CODES,
+    IdentityMode,
+    fixed_modes,
+    identity_features,
+    select_identities,
+    stack_identities,
+)
+from basicsr.recognizers import Recognizer, find_recognizer, load_recognizer
 from basicsr.utils.errors import UserError
 from basicsr.utils.img_util import img2tensor, tensor2img
 from basicsr.utils.weights import sha256_of
@@ -51,6 +66,9 @@ if TYPE_CHECKING:
     from basicsr.inference.photo import Painter, RestoredPhoto
 
 
+OVER_GUIDED = 0.1  # cosine above what two images of one person typically have; the deviation is .10 to .13
+
+
 class FaceRestorer:
     """A network with its weights, and the recogniser (and E_LQ) that it was trained with.
 
@@ -59,12 +77,14 @@ class FaceRestorer:
     Args:
         weights: `.pth` of train.py or `.safetensors` of scripts/convert_weights.py (both say themselves which network
             they are for), or released CodeFormer weights.
-        recognizer: recogniser file, where it is not at the path that the weights name.
+        recognizer: recognizer file, where it is not at the path that the weights name. Weights that take no identity
+            use it for identity guidance, see `restore_batch`.
         device: see `choose_device`.
         param_key: which weights of the file: the averaged ones as a rule.
         self_encoder: file of E_LQ, where it is not at the path that the weights name.
         precision: see `choose_precision`; the released arithmetic is float32.
-        compile_net: torch.compile the network: minutes at the first face of each batch size, no gain on a CPU.
+        compile_net: torch.compile the network: minutes at the first face of each batch size, no gain on a CPU. Guided
+            faces run uncompiled.
     Raises:
         UserError: there is no such device or precision.
         WeightsError: one of the files is missing or broken, or they do not belong together.
@@ -101,6 +121,10 @@ class FaceRestorer:
             self.self_encoder = self_encoder_of(str(weights), contents, self_encoder, self.recognizer)
             if self.self_encoder is not None:
                 self.self_encoder.to(self.device)
+        elif recognizer is not None:
+            self.recognizer = load_recognizer(recognizer).to(self.device)
+            file = find_recognizer(recognizer)
+            self.recognizer_file = UsedFile(str(file), self.recognizer.spec.sha256)
 
     @property
     def size(self) -> int:
@@ -108,7 +132,7 @@ class FaceRestorer:
         return self.net.img_size
 
     @one_at_a_time
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_references(self, refs: Photo | Sequence[Photo]) -> IdentityFeatures:
         """What the networks take from the reference photos of one person (at least one), in place of the photos.
 
@@ -120,18 +144,17 @@ class FaceRestorer:
             ImageFileError: see `restore_batch`.
         """
         images, features = self._read_references(refs)
-        net = cast(IDCodeFormer, self.net)
-        if net.inject != "kv_share":
+        if not isinstance(self.net, IDCodeFormer) or self.net.inject != "kv_share":
             return features
         with self._autocast():
-            return features._replace(photos=net.reference_cache(ReferencePhotos(images, features.mask)))
+            return features._replace(photos=self.net.reference_cache(ReferencePhotos(images, features.mask)))
 
     def restore(self, photo: Photo, refs: References = (), **knobs: Unpack[KnobOptions]) -> RestoredFace:
         """Restore one aligned face, with one reference photo, several, or none; see `restore_batch` for the knobs."""
         return self.restore_batch([photo], [refs], **knobs)[0]
 
     @one_at_a_time
-    @torch.inference_mode()
+    @torch.no_grad()
     def restore_batch(
         self,
         photos: Sequence[Photo],
@@ -142,6 +165,8 @@ class FaceRestorer:
         id_scale: float = 1.0,
         mode: IdentityMode | Sequence[IdentityMode | None] | None = None,
         adain: bool | None = None,
+        guide: int | GuidanceOptions | None = None,
+        guide_from: Sequence[Tensor | None] = (),
     ) -> list[RestoredFace]:
         """Restore aligned faces (FFHQ framing, square, any size: they are resized).
 
@@ -151,38 +176,123 @@ class FaceRestorer:
                 empty: no face has any.
             w: fidelity to the degraded photo, 0 (quality) .. 1.
             w_id: strength of the identity styling; 0 turns it off.
-            id_scale: guidance of the code prediction by the identity: 0 blind, 1 plain, above 1 exaggerated.
+            id_scale: scale of the identity's effect on the code prediction: 0 without it, 1 plain, above 1 exaggerated.
             mode: ref, self (the degraded photo's own identity) or none; None: ref where there are any, else self. A
                 sequence says it for each face.
             adain: give the codes the statistics of the degraded features; None: as the network was made to be used.
+            guide: steps of identity guidance towards the references, of the faces that are restored with them; None:
+                GuidanceOptions' default for weights that take no identity, 0 for those that do.
+            guide_from: for each face the offset that guidance starts from: `FaceGuidance.offset` of an earlier frame.
         Raises:
-            UserError: a knob is negative or not finite, see `check_knobs`; there are not as many refs as photos; or the
-                network answers with NaN.
-            ImageFileError: a picture cannot be read, or is not square.
+            UserError: a parameter is out of its range, see `check_knobs` and GuidanceOptions; there are not as many
+                refs as photos; guidance is asked for and there is no recognizer; or the network answers with NaN.
+            ImageFileError: an image cannot be read, or is not square.
         """
         check_knobs(w, w_id, id_scale)
+        options = self.guidance_options(guide)
         its_refs = one_for_each(refs, len(photos))
+        self._validate_starts(guide_from, len(photos))
         if not len(photos):
             return []
         lq = torch.stack([self._tensor(photo) for photo in photos])  # (B, 3, S, S)
         lq = lq.contiguous(memory_format=self.layout)
         adain = not self.takes_identity if adain is None else adain
-        if not self.takes_identity:
-            restored = self._restored(lq, w=w, adain=adain)
-            knobs = Knobs(w, adain, None, None)
-            return [RestoredFace(tensor2img(picture), "none", None, None, knobs) for picture in restored]
         asked = [mode] * len(photos) if mode is None or isinstance(mode, str) else mode
-        known = [self._encoded(*pair) for pair in zip(its_refs, asked, strict=True)]
-        used = [mode_in_use(one, features is not None) for one, features in zip(asked, known, strict=True)]
-        identity = self._identity(lq, known, used)
-        used = [m if found else "none" for m, found in zip(used, identity.mask.any(1).tolist(), strict=True)]
-        restored = self._restored(lq, identity, w=w, w_id=w_id, id_scale=id_scale, adain=adain)
+        known: list[IdentityFeatures | None] = [None] * len(photos)
+        if self.recognizer is not None:
+            known = [self._encoded(*pair) for pair in zip(its_refs, asked, strict=True)]
+        if isinstance(self.net, IDCodeFormer):
+            used = [mode_in_use(one, features is not None) for one, features in zip(asked, known, strict=True)]
+            identity = self._identity(lq, known, used)
+            used = [m if found else "none" for m, found in zip(used, identity.mask.any(1).tolist(), strict=True)]
+            inputs = {"identity": identity, "w": w, "w_id": w_id, "id_scale": id_scale, "adain": adain}
+        else:  # references act on it through guidance alone
+            guides = [options.steps > 0 and m in (None, "ref") for m in asked]
+            used = ["none" if f is None or not guide else "ref" for f, guide in zip(known, guides, strict=True)]
+            inputs = {"w": w, "adain": adain}
+        guided = [i for i, m in enumerate(used) if m == "ref" and options.steps > 0]
+        restored = lq if len(guided) == len(photos) else self._restored(lq, **inputs)
+        guidance: dict[int, FaceGuidance] = {}
+        if guided:
+            features = [cast(IdentityFeatures, known[i]) for i in guided]
+            starts = [guide_from[i] for i in guided] if guide_from else []
+            some = lq[guided].contiguous(memory_format=self.layout)
+            faces = self._guided(some, features, options, _at(inputs, guided), starts)
+            restored = restored.index_copy(0, torch.tensor(guided, device=self.device), faces.restored)
+            guidance = dict(zip(guided, self._describe_guidance(faces, features), strict=True))
         before, after = self._similarities(lq, known), self._similarities(restored, known)
-        plain, guided = Knobs(w, adain, None, None), Knobs(w, adain, w_id, id_scale)
+        styled = self.takes_identity
         return [
-            describe_face(tensor2img(picture), used[i], before[i], after[i], plain if used[i] == "none" else guided)
-            for i, picture in enumerate(restored)
+            describe_face(
+                tensor2img(image), used[i], before[i], after[i],
+                Knobs(w, adain, *((w_id, id_scale) if styled and used[i] != "none" else (None, None))), guidance.get(i),
+            )
+            for i, image in enumerate(restored)
+        ]  # fmt: skip
+
+    def _validate_starts(self, guide_from: Sequence[Tensor | None], num_photos: int) -> None:
+        shape = (self.net.latent_width**2, self.net.quantize.codebook_size)
+        if len(guide_from) not in (0, num_photos):
+            raise UserError(f"guide_from: {len(guide_from)} offsets for {num_photos} photos, expected one for each.")
+        for offset in guide_from:
+            if offset is not None and (offset.shape != shape or not offset.isfinite().all()):
+                raise UserError(f"guide_from: found {tuple(offset.shape)}, expected finite offsets of shape {shape}.")
+
+    def guidance_options(self, guide: int | GuidanceOptions | None) -> GuidanceOptions:
+        """What `guide` of `restore_batch` stands for.
+
+        Raises:
+            UserError: it is negative, or there is no recognizer for it.
+        """
+        if isinstance(guide, GuidanceOptions):
+            options = guide
+        elif guide is not None:
+            options = GuidanceOptions(steps=guide)
+        else:
+            options = GuidanceOptions() if self.recognizer and not self.takes_identity else GuidanceOptions(steps=0)
+        if options.steps and self.recognizer is None:
+            raise UserError(
+                f"{self.weights_file.path}: guidance needs a recognizer, and these weights name none. Give its file: "
+                "--recognizer FILE."
+            )
+        return options
+
+    def _guided(
+        self,
+        lq: Tensor,
+        features: Sequence[IdentityFeatures],
+        options: GuidanceOptions,
+        inputs: dict[str, Any],
+        starts: Sequence[Tensor | None],
+    ) -> GuidedFaces:
+        """Restore faces (F, 3, S, S) and guide each to its own references. `inputs`: of the network, beside lq."""
+        target = torch.cat([mean_reference(f.embed, f.mask) for f in features])  # (F, E)
+        start = None
+        if any(one is not None for one in starts):
+            zero = next(torch.zeros_like(one) for one in starts if one is not None)
+            start = torch.stack([zero if one is None else one for one in starts]).to(self.device)  # (F, L, K)
+        with self._autocast():
+            faces = IdentityGuidance(self.net, [self._recognizer()], options)(lq, [target], start=start, **inputs)
+        _validate_finite(faces.restored)
+        return faces
+
+    def _describe_guidance(self, faces: GuidedFaces, features: Sequence[IdentityFeatures]) -> list[FaceGuidance]:
+        """What guidance did to each face."""
+        unguided = self._similarities(faces.unguided, features)
+        return [
+            FaceGuidance(
+                report,
+                self.is_over_guided(report.kl, report.similarity_after),
+                tuple(cosines),
+                faces.offset[i].cpu().clone(),
+            )
+            for i, (report, cosines) in enumerate(zip(faces.reports, unguided, strict=True))
         ]
+
+    def is_over_guided(self, kl: float, similarity_after: float) -> bool:
+        """Whether guidance made a face more similar to its reference than two images of one person usually are."""
+        # not by the steps: a start in an earlier frame's offset may move a face in none
+        return kl > 0 and similarity_after > margin_of(self._recognizer(), None) + OVER_GUIDED
 
     def restore_photo(self, photo: Photo, refs: References = (), **how: Unpack[PhotoOptions]) -> RestoredPhoto:
         """Restore the faces of one whole photo; see `restore_photos` for the rest."""
@@ -221,7 +331,7 @@ class FaceRestorer:
         )
 
     @one_at_a_time
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, faces: Sequence[Photo]) -> Tensor:
         """Identity (B, E), unit length, of aligned faces of one size (at least one), by the network's recogniser.
 
@@ -234,7 +344,7 @@ class FaceRestorer:
 
     def _recognizer(self) -> Recognizer:
         if self.recognizer is None:
-            raise UserError(f"{self.weights_file.path}: takes no identity, so it has no recogniser.")
+            raise UserError(f"{self.weights_file.path}: takes no identity, so a recognizer must be given for guidance.")
         return self.recognizer
 
     def _autocast(self) -> torch.autocast:
@@ -248,10 +358,7 @@ class FaceRestorer:
         """
         with self._autocast():
             restored = cast(Tensor, self._forward(*args, **kwargs).restored).float()
-        if not restored.isfinite().all():
-            raise UserError(
-                "the network gives values that are not finite: broken weights, or w, w_id or id_scale far too large."
-            )
+        _validate_finite(restored)
         return restored
 
     def _tensor(self, photo: Photo) -> Tensor:
@@ -295,6 +402,21 @@ class FaceRestorer:
 
     def _similarities(self, faces: Tensor, known: Sequence[IdentityFeatures | None]) -> list[list[float]]:
         """Cosine of each face to each of its references."""
+        if all(features is None for features in known):
+            return [[] for _ in known]
         embedding = self._recognizer()(faces).embedding  # (B, E)
         pairs = zip(known, embedding, strict=True)
         return [[] if features is None else (features.embed[0] @ face).tolist() for features, face in pairs]
+
+
+def _at(inputs: dict[str, Any], places: Sequence[int]) -> dict[str, Any]:
+    """The inputs of the network for some faces of a batch."""
+    identity = inputs.get("identity")
+    return inputs if identity is None else {**inputs, "identity": select_identities(identity, places)}
+
+
+def _validate_finite(restored: Tensor) -> None:
+    if not restored.isfinite().all():
+        raise UserError(
+            "the network gives values that are not finite: broken weights, or w, w_id or id_scale far too large."
+        )

@@ -18,6 +18,7 @@ from typing import Any
 
 from basicsr.inference.jobs import Job
 from basicsr.inference.restorer import FaceRestorer, RestoredFace
+from basicsr.inference.values import FaceGuidance
 from basicsr.utils.errors import UserError
 from basicsr.utils.text_util import write_text
 
@@ -136,8 +137,16 @@ def describe(job: Job, face: RestoredFace, seconds: float) -> Entry:
         "similarity_after": face.similarity_after,
         **({"similarity_to_each": face.each_reference} if len(face.each_reference) > 1 else {}),
         "seconds": round(seconds, 4),
+        **describe_guidance(face.guidance),
         **face.knobs._asdict(),
     }
+
+
+def describe_guidance(guidance: FaceGuidance | None) -> Entry:
+    """What results.json says of the guidance of a face; nothing without guidance."""
+    if guidance is None:
+        return {}
+    return {"guidance": guidance.report._asdict(), "over_guided": guidance.over_guided}
 
 
 def _key(entry: Entry) -> str:

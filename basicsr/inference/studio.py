@@ -8,6 +8,7 @@ Shapes: H, W photo; S side of the network's picture.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from basicsr.inference.gallery import Gallery, Match, Person, mode_for
 from basicsr.inference.photo import Painter
 from basicsr.inference.references import aligned_reference
 from basicsr.inference.restorer import FaceRestorer
-from basicsr.inference.values import RestoredFace, check_square
+from basicsr.inference.values import DOUBTFUL, RestoredFace, best_similarities, check_square
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image, decode, read_bytes
 
@@ -52,6 +53,7 @@ class FaceLine(NamedTuple):
     mode: str
     before: str  # similarity to the references
     after: str
+    guidance: str  # steps, similarity without and with it, and what to beware of
 
 
 class Outcome(NamedTuple):
@@ -88,6 +90,7 @@ class Studio:
     def __init__(self, restorer: FaceRestorer, detector: FaceDetector | None) -> None:
         self.restorer = restorer
         self.detector = detector
+        self.seconds_per_step: float | None = None  # of the latest guided photo: its time by the steps of its faces
         self.embedding_of = lru_cache(EMBEDDINGS_KEPT)(self._embedding_of)  # a gallery is asked for every photo
 
     def restore(self, wish: Wish) -> Outcome:
@@ -102,15 +105,30 @@ class Studio:
         aligned = wish.is_aligned or self.detector is None
         refs = [self.read_reference(path, aligned) for path in wish.refs]
         gallery, notes = self.gallery_of(wish.people, aligned) if wish.people else (None, [])
+        start = time.perf_counter()
         if aligned:
-            return self._restore_crop(photo, wish, refs, gallery)._replace(notes=notes)
+            pictures, faces = self._restore_crop(photo, wish, refs, gallery)
+        else:
+            pictures, faces = self._restore_photo(photo, wish, refs, gallery)
+        steps = sum(face.guidance.report.steps for face, _ in faces if face.guidance is not None)
+        if steps:
+            self.seconds_per_step = (time.perf_counter() - start) / steps
+        return Outcome(*pictures, [_line(face, match) for face, match in faces], notes)
+
+    def seconds_of_guidance(self, steps: int) -> float | None:
+        """What so many steps cost a face at most, by the latest guided photo; None before the first one."""
+        return None if self.seconds_per_step is None else self.seconds_per_step * steps
+
+    def _restore_photo(
+        self, photo: Image, wish: Wish, refs: list[Image], gallery: Gallery | None
+    ) -> tuple[tuple[Image, Image], list[tuple[RestoredFace, Match | None]]]:
+        """The photo before and after, and its faces with whom each was taken for."""
         painter = Painter(upscale=wish.upscale)
         detector: Any = self.detector
         done = self.restorer.restore_photo(
             photo, refs, detector=detector, gallery=gallery, painter=painter, **wish.knobs
         )
-        lines = [_line(face.restored, face.match) for face in done.faces]
-        return Outcome(painter.background(photo), done.image, lines, notes)
+        return (painter.background(photo), done.image), [(face.restored, face.match) for face in done.faces]
 
     def read_reference(self, path: Path, aligned: bool) -> Image:
         """The aligned face of a reference, uint8 BGR (S, S, 3)."""
@@ -144,7 +162,10 @@ class Studio:
     def _embedding_of(self, path: Path, aligned: bool) -> Any:
         return self.restorer.embed([self.read_reference(path, aligned)])[0].cpu().numpy()
 
-    def _restore_crop(self, photo: Image, wish: Wish, refs: list[Image], gallery: Gallery | None) -> Outcome:
+    def _restore_crop(
+        self, photo: Image, wish: Wish, refs: list[Image], gallery: Gallery | None
+    ) -> tuple[tuple[Image, Image], list[tuple[RestoredFace, Match | None]]]:
+        """The same of an aligned crop."""
         check_square(photo, wish.photo.name)
         match = None
         if gallery is not None:
@@ -153,7 +174,7 @@ class Studio:
         knobs = {**wish.knobs, "mode": mode_for(wish.knobs.get("mode"), match)}
         face = self.restorer.restore(photo, refs, **knobs)
         side = max(VIEW_SIZE, self.restorer.size)
-        return Outcome(_resized(photo, side), _resized(face.image, side), [_line(face, match)])
+        return (_resized(photo, side), _resized(face.image, side)), [(face, match)]
 
 
 def _resized(image: Image, side: int) -> Image:
@@ -167,4 +188,17 @@ def _line(face: RestoredFace, match: Match | None) -> FaceLine:
     before, after = (
         "" if value is None else f"{value:.2f}" for value in (face.similarity_before, face.similarity_after)
     )
-    return FaceLine(person, face.mode, before, after)
+    return FaceLine(person, face.mode, before, after, describe_guidance(face))
+
+
+def describe_guidance(face: RestoredFace) -> str:
+    """Words for what guidance did to a face, and for references that may be of someone else."""
+    words = []
+    if face.guidance is not None:
+        report = face.guidance.report
+        change = f"{report.similarity_before:.2f} → {report.similarity_after:.2f}"
+        words.append(f"{report.steps} steps: {change}")
+        words += ["stopped at margin"] * report.stopped_at_margin + ["over-guided"] * face.guidance.over_guided
+    if face.mode == "ref" and any(cosine < DOUBTFUL for cosine in best_similarities(face)):
+        words.append("low similarity: the reference may show someone else")
+    return ", ".join(words)

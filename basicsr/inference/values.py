@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, cast
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from basicsr.archs.identity_encoder_arch import IdentityFeatures
+from basicsr.models.identity_guidance import GuidanceOptions, GuidanceReport
 from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.errors import ImageFileError, UserError
 from basicsr.utils.img_util import Image, imread
@@ -42,6 +44,15 @@ class Knobs(NamedTuple):
     id_scale: float | None
 
 
+class FaceGuidance(NamedTuple):
+    """What identity guidance did to a face."""
+
+    report: GuidanceReport
+    over_guided: bool  # more similar to the reference than two images of one person usually are
+    unguided: tuple[float, ...]  # similarity of the unguided result to each reference
+    offset: Tensor  # (L, K), see `FaceRestorer.restore_batch`
+
+
 class KnobOptions(TypedDict, total=False):
     """The keywords of `FaceRestorer.restore_batch`, which says what they do."""
 
@@ -50,6 +61,7 @@ class KnobOptions(TypedDict, total=False):
     id_scale: float
     mode: IdentityMode | None
     adain: bool | None
+    guide: int | GuidanceOptions | None
 
 
 class PhotoOptions(KnobOptions, total=False):
@@ -74,14 +86,31 @@ class RestoredFace(NamedTuple):
     similarity_after: float | None  # restored face to the references
     knobs: Knobs
     each_reference: tuple[tuple[float, float], ...] = ()  # the two similarities to each of several references
+    guidance: FaceGuidance | None = None  # None without guidance
 
 
 def describe_face(
-    image: Image, mode: IdentityMode, before: Sequence[float], after: Sequence[float], knobs: Knobs
+    image: Image,
+    mode: IdentityMode,
+    before: Sequence[float],
+    after: Sequence[float],
+    knobs: Knobs,
+    guidance: FaceGuidance | None,
 ) -> RestoredFace:
     """A restored face with its cosines to each of its references before and after; empty without any."""
     means = [sum(cosines) / len(cosines) if cosines else None for cosines in (before, after)]
-    return RestoredFace(image, mode, means[0], means[1], knobs, tuple(zip(before, after, strict=True)))
+    return RestoredFace(image, mode, means[0], means[1], knobs, tuple(zip(before, after, strict=True)), guidance)
+
+
+def best_similarities(face: RestoredFace) -> list[float]:
+    """The higher similarity to each reference, before and after restoration; low ones are warned of.
+
+    Of a guided face the result without guidance counts: guidance makes any face similar to its reference.
+    """
+    if face.guidance is None:
+        return [max(cosines) for cosines in face.each_reference]
+    pairs = zip(face.each_reference, face.guidance.unguided, strict=True)
+    return [max(before, unguided) for (before, _), unguided in pairs]
 
 
 def mode_in_use(asked: IdentityMode | None, has_ref: bool) -> IdentityMode:
@@ -112,7 +141,7 @@ def check_knobs(w: float, w_id: float, id_scale: float) -> None:
         if not (math.isfinite(value) and value >= 0):
             raise UserError(f"{name} is {value}, expected a finite number of at least 0.")
     if not math.isfinite(id_scale):
-        raise UserError(f"id_scale is {id_scale}, expected a finite number (1 is plain guidance).")
+        raise UserError(f"id_scale is {id_scale}, expected a finite number (1 is plain).")
 
 
 def check_square(image: Image, name: str) -> None:

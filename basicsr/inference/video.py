@@ -31,7 +31,7 @@ from basicsr.inference.run_settings import RunSettings
 from basicsr.inference.values import Knobs, RestoredFace
 from basicsr.inference.video_file import MP4_SOUND, read_frames, video_facts
 from basicsr.inference.video_scan import Scan, Scanner
-from basicsr.inference.video_segment import Figures, SegmentRun, TrackPlan, read_figures
+from basicsr.inference.video_segment import Figures, GuidanceMeans, SegmentRun, TrackPlan, read_figures
 from basicsr.inference.video_write import count_packets, join_segments
 from basicsr.models.identity_source import IdentityMode
 from basicsr.utils.cli import progress
@@ -42,7 +42,7 @@ from basicsr.utils.text_util import make_folder, write_text
 logger = logging.getLogger(__name__)
 
 SEGMENT = 100  # frames: what an interruption can cost
-PARTS = "parts 2"  # what lies in the work folder; another version of it is made anew
+PARTS = "parts 3"  # what lies in the work folder; another version of it is made anew
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class VideoRun:
         return plans
 
     def _encode(self, photos: Sequence[Image]) -> References:
-        if photos and self.restorer.takes_identity and self.settings.mode in (None, "ref"):
+        if photos and self.restorer.recognizer is not None and self.settings.mode in (None, "ref"):
             return self.restorer.encode_references(photos)
         return photos
 
@@ -205,8 +205,8 @@ class VideoRun:
             for k in range(done, len(parts)):
                 of_this = islice(frames, min(SEGMENT, total - k * SEGMENT))
                 place = partial(self.place, job)
-                run = SegmentRun(self.restorer, self.settings, plans, place, self.video.crf, colours)
-                run.run(parts[k], of_this, bar.update)
+                run = SegmentRun(self.restorer, self.settings, plans, place, self.video.crf, colours, scan.cuts)
+                run.run(parts[k], of_this, bar)
         figures = {plan.track.number: Figures() for plan in plans}
         for part in parts:
             for number, later in read_figures(part.with_suffix(".json")).items():
@@ -254,14 +254,29 @@ class VideoRun:
         mode = cast(IdentityMode, figures.mode)
         face = RestoredFace(np.empty((0, 0, 3), np.uint8), mode, before, after, Knobs(*figures.knobs))
         facts |= {"refs": files if mode == "ref" else [], "compared_with": files if compared else []}
+        guided = figures.guidance
+        if guided is not None:
+            facts |= self._guidance(job, plan, guided)
+            after = figures.unguided / figures.num_guided  # guidance makes any face similar to its reference
         nearest = max(before or -1.0, after or -1.0)
         if mode == "ref" and nearest < self.settings.doubtful:
             logger.warning(
-                "%s, track %d: the similarity to the references is %.2f, below %g even after restoration: they may be "
-                "of someone else.", job.path, track.number, nearest, self.settings.doubtful,
+                "%s, track %d: low similarity to the references: %.2f, below %g even after restoration%s. They may "
+                "show someone else.", job.path, track.number, nearest, self.settings.doubtful,
+                "" if guided is None else " without guidance",
             )  # fmt: skip
             facts["doubtful_references"] = files
         self.results.add(job, face, figures.seconds, **facts)
+
+    def _guidance(self, job: Job, plan: TrackPlan, means: GuidanceMeans) -> dict[str, Any]:
+        """What results.json says of the guidance of a track."""
+        over_guided = self.restorer.is_over_guided(means.kl, means.similarity_after)
+        if over_guided:
+            logger.warning(
+                "%s, track %d: over-guided: mean similarity %.2f to its references, more than two images of one person "
+                "usually have. Lower --guide.", job.path, plan.track.number, means.similarity_after,
+            )  # fmt: skip
+        return {"guidance": means._asdict(), "over_guided": over_guided}
 
 
 def match_tracks(gallery: Gallery, tracks: Sequence[Track]) -> list[Match]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
+from tqdm import tqdm
 
 from basicsr.faces import Face, ffhq_matrix, warp_by
 from basicsr.faces.detect import Array
 from basicsr.faces.track import Track
-from basicsr.inference.batch import restore_each
+from basicsr.inference.batch import restore_each, show_cost
 from basicsr.inference.gallery import Match, mode_for
 from basicsr.inference.photo import FoundFace, crop_size
 from basicsr.inference.restorer import FaceRestorer, References
@@ -38,6 +40,10 @@ from basicsr.utils.text_util import write_text
 logger = logging.getLogger(__name__)
 
 FRAMES_WAITING = 8  # painted or waiting to be: bounds the memory
+SUMS = (
+    "count", "failed", "before", "after", "num_compared", "num_guided", "steps", "guided_before", "guided_after", "kl",
+    "num_at_margin", "unguided", "seconds",
+)  # fmt: skip
 
 
 class TrackPlan(NamedTuple):
@@ -51,6 +57,16 @@ class TrackPlan(NamedTuple):
     landmarks: Mapping[int, Array]  # (5, 2) px by frame, steadied
 
 
+class GuidanceMeans(NamedTuple):
+    """Means of `GuidanceReport` over frames; stopped_at_margin is the share of the frames that did."""
+
+    steps: float
+    similarity_before: float
+    similarity_after: float
+    kl: float
+    stopped_at_margin: float
+
+
 @dataclass
 class Figures:
     """What is known of a track's restored faces. Sums go over frames."""
@@ -61,6 +77,13 @@ class Figures:
     before: float = 0.0  # sum of similarities
     after: float = 0.0
     num_compared: int = 0
+    num_guided: int = 0  # of them the sums of what guidance did:
+    steps: int = 0
+    guided_before: float = 0.0
+    guided_after: float = 0.0
+    kl: float = 0.0
+    num_at_margin: int = 0
+    unguided: float = 0.0  # mean similarity of the unguided result to each reference
     seconds: float = 0.0
     mode: str = "none"  # of the last, as are the knobs
     knobs: list[Any] = field(default_factory=list)
@@ -77,14 +100,29 @@ class Figures:
             self.before += face.similarity_before
             self.after += face.similarity_after
             self.num_compared += 1
+        if face.guidance is not None:
+            report, unguided = face.guidance.report, face.guidance.unguided
+            self.num_guided += 1
+            self.steps += report.steps
+            self.guided_before += report.similarity_before
+            self.guided_after += report.similarity_after
+            self.kl += report.kl
+            self.num_at_margin += report.stopped_at_margin
+            self.unguided += sum(unguided) / len(unguided)
 
     def take_in(self, later: Figures) -> None:
         """Add those of a later segment."""
-        for name in ("count", "failed", "before", "after", "num_compared", "seconds"):
+        for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(later, name))
         self.error = self.error or later.error
         if later.count:
             self.mode, self.knobs = later.mode, later.knobs
+
+    @property
+    def guidance(self) -> GuidanceMeans | None:
+        """What guidance did to the track; None without guidance."""
+        sums = (self.steps, self.guided_before, self.guided_after, self.kl, self.num_at_margin)
+        return GuidanceMeans(*(value / self.num_guided for value in sums)) if self.num_guided else None
 
 
 def read_figures(path: Path) -> dict[int, Figures]:
@@ -109,6 +147,7 @@ class SegmentRun:
 
     Args:
         place: file for a track's picture in the folder of that name.
+        cuts: frames with which shots begin, rising.
     """
 
     def __init__(
@@ -119,6 +158,7 @@ class SegmentRun:
         place: Callable[[int, str], Path],
         crf: int,
         colours: dict[str, Any],
+        cuts: Sequence[int] = (),
     ) -> None:
         self.restorer = restorer
         self.settings = settings
@@ -126,13 +166,17 @@ class SegmentRun:
         self.place = place
         self.crf = crf
         self.colours = colours
+        self.cuts = cuts
         self.figures: dict[int, Figures] = {}
         self._open: deque[OpenFrame] = deque()
         self._waiting: deque[tuple[OpenFrame, int]] = deque()
         self._writes: deque[Future[None]] = deque()
+        # by track: the shot and the guidance of its latest face. Not kept from segment to segment, so that a video does
+        # not depend on where a run was interrupted
+        self._offsets: dict[int, tuple[int, Tensor]] = {}
         self._writer: SegmentWriter | None = None  # made for the first frame, which says the size
 
-    def run(self, part: Path, frames: Iterable[tuple[int, Frame]], after_frame: Callable[[], Any]) -> None:
+    def run(self, part: Path, frames: Iterable[tuple[int, Frame]], bar: tqdm[Any]) -> None:
         """Write the segment to `part` and its figures beside it. `frames`: numbered from the start of the video."""
         threads = self.settings.threads
         with ThreadPoolExecutor(threads, "read") as readers, ThreadPoolExecutor(1, "write") as writer:
@@ -141,11 +185,11 @@ class SegmentRun:
                     self._open.append(frame)
                     self._waiting.extend((frame, i) for i in range(len(frame.found)))
                     while len(self._waiting) >= self.settings.batch_size:
-                        self._restore_batch()
+                        self._restore_batch(bar)
                     self._hand_over(writer, part)
-                    after_frame()
+                    bar.update()
                 while self._waiting:
-                    self._restore_batch()
+                    self._restore_batch(bar)
                 self._hand_over(writer, part)
                 while self._writes:
                     self._writes.popleft().result()
@@ -180,18 +224,28 @@ class SegmentRun:
                 found.append(FoundFace(face, matrix, warp_by(frame.image, matrix, size)))
         return OpenFrame(number, frame.image, plans, found, [None] * len(found))
 
-    def _restore_batch(self) -> None:
+    def _restore_batch(self, bar: tqdm[Any]) -> None:
         """The next faces through the network."""
         batch = [self._waiting.popleft() for _ in range(min(self.settings.batch_size, len(self._waiting)))]
         start = time.perf_counter()
         crops = [frame.found[i].crop for frame, i in batch]
         refs = [frame.plans[i].refs for frame, i in batch]
         modes = [mode_for(self.settings.mode, frame.plans[i].match) for frame, i in batch]
-        faces = restore_each(self.restorer, crops, refs, modes, **self.settings.knobs)
+        starts = [self._start(frame, i) for frame, i in batch]
+        faces = restore_each(self.restorer, crops, refs, modes, starts, **self.settings.knobs)
         seconds = (time.perf_counter() - start) / len(batch)
+        show_cost(bar, faces, seconds)
         for (frame, i), face in zip(batch, faces, strict=True):
+            number = frame.plans[i].track.number
             frame.faces[i] = face
-            self.figures.setdefault(frame.plans[i].track.number, Figures()).add(face, seconds)
+            self.figures.setdefault(number, Figures()).add(face, seconds)
+            if isinstance(face, RestoredFace) and face.guidance is not None:
+                self._offsets[number] = (bisect_right(self.cuts, frame.number), face.guidance.offset)
+
+    def _start(self, frame: OpenFrame, i: int) -> Tensor | None:
+        """The offset of the latest face of this track and shot, so that the identity does not flicker."""
+        shot, offset = self._offsets.get(frame.plans[i].track.number, (None, None))
+        return offset if shot == bisect_right(self.cuts, frame.number) else None
 
     def _hand_over(self, writer: ThreadPoolExecutor, part: Path) -> None:
         """Give frames that are complete to the writer, in order; wait where too many wait for it."""

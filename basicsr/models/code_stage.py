@@ -142,7 +142,7 @@ class CodeStage(BaseModel):
             net: takes what net_g takes.
             w: fidelity weight.
             mode: identity from the references, from the degraded photo itself, or none.
-            w_id, id_scale: weight of the identity styling, guidance on the logits (nets that take an identity).
+            w_id, id_scale: weight of the identity styling, its scale in the logits (nets that take an identity).
             adain: give the codes the statistics of the degraded features (on in the released inference tool).
         """
         lq = degraded_photos(batch)

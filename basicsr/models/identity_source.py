@@ -149,6 +149,19 @@ def stack_identities(samples: Sequence[IdentityFeatures]) -> IdentityFeatures:
     return IdentityFeatures(embed, feature_map, mask, quality, cache)
 
 
+def select_identities(identity: IdentityFeatures, places: Sequence[int]) -> IdentityFeatures:
+    """The identities of some samples of a batch."""
+    photos = identity.photos
+    if isinstance(photos, ReferenceCache):
+        keys, values = (tuple(part[places] for part in parts) for parts in (photos.keys, photos.values))
+        photos = ReferenceCache(keys, values, photos.mask[places])
+    elif photos is not None:
+        photos = ReferencePhotos(photos.images[places], photos.mask[places])
+    return IdentityFeatures(
+        identity.embed[places], identity.feature_map[places], identity.mask[places], identity.quality[places], photos
+    )
+
+
 def require_the_recognizers_shapes(net_g: IDCodeFormer, recognizer: Recognizer | None) -> None:
     """The token projector must fit the recogniser's features."""
     if recognizer is None:
