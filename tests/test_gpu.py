@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.archs.id_codeformer_arch import IDCodeFormer
+from basicsr.models.identity_guidance import GuidanceOptions, IdentityGuidance
+from basicsr.recognizers import load_recognizer
 
+ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.gpu
 
 DEVICE = "cuda"
@@ -98,3 +102,16 @@ def test_a_training_step_in_bf16_gives_every_trained_parameter_a_finite_gradient
     loss.backward()
     trained = {name: value.grad for name, value in net.named_parameters() if value.requires_grad}
     assert [name for name, grad in trained.items() if grad is None or not grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_guidance_on_the_device_makes_faces_more_similar_to_their_reference(precision: torch.dtype) -> None:
+    recognizer = load_recognizer(ROOT / "weights" / "demo" / "train.safetensors").to(DEVICE)
+    net, lq = make_net().to(DEVICE), make_lq(2).to(DEVICE)
+    with torch.no_grad():
+        goal = recognizer(net.decode_codes(torch.arange(128, device=DEVICE).view(2, 64) % 64)).embedding
+    guidance = IdentityGuidance(net, [recognizer], GuidanceOptions(steps=10, kl=0.0, margin=1.0, views=0))
+    with torch.autocast(DEVICE, precision, enabled=precision != torch.float32):
+        faces = guidance(lq, [goal], w=0.5)
+    assert faces.restored.isfinite().all()
+    assert all(report.similarity_after > report.similarity_before for report in faces.reports)
