@@ -339,7 +339,8 @@ def test_the_page_listens_on_this_machine_alone_and_leaves_no_file_behind(served
 def test_the_folder_of_a_page_goes_with_it_also_when_it_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "uploads"
     script = (
-        "import sys, pathlib, time; from _guardian import guarded\n"
+        "import signal, sys, pathlib, time; from _guardian import guarded\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where the tests run in the background
         "with guarded(pathlib.Path(sys.argv[1])): print('there', flush=True); time.sleep(600)"
     )
     for end in (signal.SIGKILL, signal.SIGINT):
