@@ -29,7 +29,7 @@ setup:
 demo: setup ## restore unseen people with the shipped weights, evaluate, train for a moment (no GPU; <= 4 minutes)
 	@$(PY) scripts/run_demo.py
 
-demo-train: setup ## what made the shipped weights: recognizers, stages I-III, from nothing (<= 90 minutes, resumable)
+demo-train: setup ## what made the shipped weights: recognizers, stages I-III, from nothing (about 90 minutes, resumable)
 	@$(PY) scripts/train_demo.py
 
 test: lint ## lint, then every test that takes about a second

@@ -23,13 +23,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(1, str(ROOT / "scripts"))
+
+from _random_stages import FULL, random_recognizer
 
 from basicsr.archs.codeformer_arch import CodeFormer
 from basicsr.inference.execution import cpu_has_bf16, store_weights_as
 from basicsr.models.identity_guidance import GuidanceOptions, IdentityGuidance
-from basicsr.recognizers import Recognizer, RecognizerSpec
-from basicsr.recognizers.iresnet import IResNet
 from basicsr.utils.cli import progress, run_main
 from basicsr.utils.errors import OptionError
 from basicsr.utils.text_util import write_json
@@ -67,22 +69,13 @@ def resident_gib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
-def random_recognizer() -> Recognizer:
-    """arcface_torch's r50 with random weights."""
-    net = IResNet((3, 4, 14, 3))
-    spec = RecognizerSpec(
-        "iresnet", (112, 112), "rgb", (127.5,) * 3, (127.5,) * 3, (0.0, 0.0), 512, (512, 7, 7), None, ""
-    )
-    return Recognizer(net, spec)
-
-
 def make_arms(size: int, batch_sizes: Sequence[int]) -> dict[str, Callable[[], object]]:
     """What is timed, by "precision, batch, kind"."""
     num_levels = (size // 16).bit_length()
     if size != 16 * 2 ** (num_levels - 1) or not 2 <= num_levels <= len(CH_MULT):
         raise OptionError(f"--size: {size}, expected one of 32, 64, 128, 256, 512")
     connect_list = [str(width) for width in (32, 64, 128, 256) if width <= size]
-    recognizer = random_recognizer()
+    recognizer = random_recognizer(**FULL["recognizer"])
     arms: dict[str, Callable[[], object]] = {}
     for precision in ("float32", *(["bf16"] if cpu_has_bf16() else [])):
         torch.manual_seed(0)

@@ -1,7 +1,7 @@
-"""Train the weights of the demo (weights/demo/) from nothing, on generated faces: at most 90 minutes on two cores.
+"""Train the weights of the demo (weights/demo/) from nothing, on generated faces, resumable.
 
     make demo-train
-    python scripts/train_demo.py --precision bf16    # 1.5 times as fast on CPUs with AMX; the shipped weights used it
+    python scripts/train_demo.py --precision bf16    # for CPUs with AMX; made the shipped weights
 
 Stopped at any time, the same command goes on from there. Leaves with 0, or with 2 when a step failed.
 """

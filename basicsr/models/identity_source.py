@@ -150,13 +150,11 @@ def stack_identities(samples: Sequence[IdentityFeatures]) -> IdentityFeatures:
 
 
 def select_identities(identity: IdentityFeatures, places: Sequence[int]) -> IdentityFeatures:
-    """The identities of some samples of a batch."""
-    photos = identity.photos
-    if isinstance(photos, ReferenceCache):
+    """The identities of some samples of a batch, with the photos that are a ReferenceCache already."""
+    photos = identity.photos if isinstance(identity.photos, ReferenceCache) else None
+    if photos is not None:
         keys, values = (tuple(part[places] for part in parts) for parts in (photos.keys, photos.values))
         photos = ReferenceCache(keys, values, photos.mask[places])
-    elif photos is not None:
-        photos = ReferencePhotos(photos.images[places], photos.mask[places])
     return IdentityFeatures(
         identity.embed[places], identity.feature_map[places], identity.mask[places], identity.quality[places], photos
     )
